@@ -1,0 +1,1 @@
+"""Room 2: models, losses, and the one loop that trains teachers and students."""

@@ -1,0 +1,65 @@
+"""What the three training stages share: from a model's block in params to its saved weights.
+
+``train_teacher``, ``distill`` and ``control`` differ in the loss alone, so that a control really is
+the same student with the same budget and seed.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from dermdistill import tracking
+from dermdistill.classes import CLASSES
+from dermdistill.data.dataset import load_images, load_split
+from dermdistill.files import atomic
+from dermdistill.learning import checkpoint, losses, models, training
+from dermdistill.params import Model, Train
+
+# From the plain class-weighted loss to the one that is minimised.
+MakeLoss = Callable[[losses.Loss], losses.Loss]
+
+
+def train(
+    model_id: str, folder: str | Path, spec: Model, settings: Train, seed: int, make_loss: MakeLoss, *inputs: str
+) -> None:
+    """Train ``spec`` and write ``folder/model_id/`` and ``plots/training/model_id.csv``.
+
+    Args:
+        model_id: also names checkpoint, history and tracked run.
+        seed: of weights, order, views and dropout.
+        make_loss: given the class-weighted cross-entropy, the loss to minimise.
+        inputs: whatever else the result depends on (a teacher's hash, KD parameters).
+    """
+    with checkpoint.alone(model_id):
+        training.deterministic(seed)
+        images, parts = load_images(), {name: load_split(name) for name in ("train", "val")}
+        model, card = models.build(spec)
+        pixels = [checkpoint.fingerprint(images, part.rows) for part in parts.values()]
+        labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
+        key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, pixels, labels, *inputs)
+        path = checkpoint.path_of(model_id, key)
+        weights = losses.class_weights(parts["train"].labels, len(CLASSES), settings.class_weights)
+        hard = losses.cross_entropy(weights, settings.label_smoothing)
+        job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path)
+        with tracking.training(
+            model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
+        ) as log:
+            model, history = training.fit(model, make_loss(hard), job, log)
+        height, width = images.shape[1:3]
+        models.save(
+            Path(folder) / model_id, model, card | {"id": model_id, "height": height, "width": width, "key": key}
+        )
+        _write_history(Path("plots/training") / f"{model_id}.csv", history)
+        path.unlink(missing_ok=True)
+
+
+def _write_history(path: Path, history: training.History) -> None:
+    with atomic(path) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g")
+
+
+def teacher_key(folder: str | Path) -> str:
+    """What a student's result depends on beside its own parameters: the card of its teacher."""
+    return json.dumps(models.read_card(folder), sort_keys=True)

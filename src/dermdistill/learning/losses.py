@@ -1,0 +1,65 @@
+"""What is minimised: cross-entropy for teachers and controls, distillation for students.
+
+Both are functions ``(logits, labels, images) → named terms``; the loop minimises ``loss`` and logs
+the rest, so that one can see which term drove a student.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+
+
+def class_weights(labels: np.ndarray, classes: int, kind: str) -> Tensor:
+    """(classes,) inverse frequency to the power 0 (none), ½ (sqrt) or 1 (balanced), averaging 1 over images.
+
+    A class without images gets weight 0.
+    """
+    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
+    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def cross_entropy(weights: Tensor, label_smoothing: float = 0.0) -> Loss:
+    """Weighted cross-entropy: Σ w_y · CE / n, over the batch size and not the batch's weight sum, so that a
+    batch rich in a rare class counts for more."""
+
+    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+        each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+        return {"loss": (weights[labels] * each).mean()}
+
+    return loss
+
+
+def distillation(teacher: nn.Module, hard: Loss, temperature: float, alpha: float) -> Loss:
+    """L = (1 − α) · hard + α · T² · KL(teacher_T ‖ student_T), the KL averaged over images.
+
+    The teacher sees the very images the student sees. α = 1 is the teacher alone.
+    Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
+    """
+    teacher.eval()
+
+    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            target = teacher(images)
+        task = hard(logits, labels, images)["loss"]
+        kd = kd_loss(logits, target, temperature)
+        return {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}
+
+    return loss
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(teacher/T) ‖ softmax(student/T)), mean over images; logits are (n, classes).
+
+    T² keeps the gradient's size when T changes. ``batchmean``, since dividing by the number of
+    elements would shrink α silently as classes are added.
+    """
+    log_p = F.log_softmax(teacher / temperature, dim=1)
+    log_q = F.log_softmax(student / temperature, dim=1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2

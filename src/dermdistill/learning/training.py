@@ -1,0 +1,164 @@
+"""The one training loop, for teachers, students and controls alike.
+
+AdamW with warm-up and cosine decay, class-weighted loss, the epoch with the best melanoma AUC on
+val is kept. Everything random is a function of (seed, epoch, image), and a checkpoint closes every
+epoch: killed and started again, a training ends with the same bits as one never killed.
+Deliberately absent: callbacks, several devices, mixed precision.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dermdistill.classes import MELANOMA
+from dermdistill.data.dataset import Split
+from dermdistill.errors import UserError
+from dermdistill.learning import checkpoint
+from dermdistill.learning.augment import augment, to_float
+from dermdistill.learning.losses import Loss
+from dermdistill.learning.models import Classifier
+from dermdistill.params import Model, Train
+
+History = list[dict[str, float]]
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: which images, what settings, where its checkpoint lies."""
+
+    images: np.ndarray  # (N, H, W, 3) uint8
+    train: Split
+    val: Split
+    model: Model
+    settings: Train
+    seed: int
+    checkpoint: Path
+
+
+def deterministic(seed: int) -> None:
+    """Same machine, same threads → same bits."""
+    torch.use_deterministic_algorithms(True)
+    # A debugging aid that costs a third of the time:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_flush_denormal(True)  # vanishing activations otherwise cost a multiple of the time
+    torch.manual_seed(seed)
+
+
+def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, History]:
+    """Train ``model`` in place; return it with the weights of its best epoch on val, and the history.
+
+    ``log(row, epoch)`` is told each finished epoch, those of a resumed training too.
+
+    Raises:
+        UserError: the loss is no longer a number, or the checkpoint is damaged.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(_decay_matrices_only(model, job.settings.weight_decay), lr=job.model.lr, fused=True)
+    state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "best": None, "best_score": -1.0}
+    if state["epoch"]:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for row in state["history"]:
+            log(row, int(row["epoch"]))
+    for epoch in range(state["epoch"], job.model.epochs):
+        torch.manual_seed(_mix(job.seed, epoch))  # dropout and drop-path
+        row = {"epoch": epoch + 1.0} | _train_epoch(model, loss, optimizer, job, epoch) | _validate(model, job)
+        state["history"].append(row)
+        score = row["val_melanoma_auc"]
+        if state["best"] is None or score > state["best_score"]:
+            state |= {"best": {k: v.clone() for k, v in model.state_dict().items()}, "best_score": score}
+        state |= {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoint.write(job.checkpoint, state)
+        log(row, epoch + 1)
+        tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}, best {state['best_score']:.4f}")
+    model.load_state_dict(state["best"])
+    return model.eval(), state["history"]
+
+
+def _train_epoch(
+    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, job: Job, epoch: int
+) -> dict[str, float]:
+    model.train()
+    sums: dict[str, float] = {}
+    steps = len(job.train.rows) // job.settings.batch_size
+    bar = tqdm(_batches(job, epoch), f"epoch {epoch + 1}/{job.model.epochs}", steps, unit="batch", mininterval=1)
+    for step, picked in enumerate(bar):
+        rate = job.model.lr * schedule((epoch * steps + step) / steps, job.settings.warmup_epochs, job.model.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked])
+        images = augment(to_float(job.images[rows]), rows, job.settings.augment, job.seed, epoch)
+        terms = loss(model(images), labels, images)
+        value = terms["loss"].item()
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}; lower lr (now {job.model.lr}) "
+                f"(last good checkpoint: {job.checkpoint if epoch else 'none'})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), job.settings.clip_norm)
+        optimizer.step()
+        sums = {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
+        bar.set_postfix(loss=f"{sums['loss'] / (step + 1):.4f}", refresh=False)
+    return {f"train_{name}": total / steps for name, total in sums.items()} | {"lr": rate}
+
+
+def _batches(job: Job, epoch: int) -> Iterator[np.ndarray]:
+    """Indices of each full batch of a fresh permutation; the few left over wait for another epoch."""
+    order = np.random.Generator(np.random.Philox(key=[(job.seed << 32) | epoch, 2**63])).permutation(
+        len(job.train.rows)
+    )
+    size = job.settings.batch_size
+    if len(order) < size:
+        raise UserError(f"train has {len(order)} images, fewer than train.batch_size {size}; lower it")
+    return (order[start : start + size] for start in range(0, len(order) - size + 1, size))
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def schedule(epoch: float, warmup: float, epochs: float) -> float:
+    """Share of the peak rate: linear warm-up, then half a cosine down to 0. ``epoch`` may be fractional."""
+    if epoch < warmup:
+        return (epoch + 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
+
+
+def _decay_matrices_only(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Biases and normalisation are left alone by weight decay."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def predict(model: nn.Module, images: np.ndarray, rows: np.ndarray, batch_size: int = 64) -> Tensor:
+    """Logits (n, 7) of ``images[rows]``, unaugmented."""
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(to_float(images[rows[i : i + batch_size]])) for i in range(0, len(rows), batch_size)])
+
+
+def _validate(model: nn.Module, job: Job) -> dict[str, float]:
+    logits, labels = predict(model, job.images, job.val.rows), job.val.labels
+    melanoma = labels == MELANOMA
+    if melanoma.all() or not melanoma.any():
+        raise UserError(
+            "val needs both melanoma and other images to choose the best epoch; give split.val a larger share"
+        )
+    return {
+        "val_loss": F.cross_entropy(logits, torch.from_numpy(labels)).item(),
+        "val_melanoma_auc": float(roc_auc_score(melanoma, logits.softmax(1)[:, MELANOMA].numpy())),
+        "val_balanced_accuracy": float(balanced_accuracy_score(labels, logits.argmax(1).numpy())),
+    }

@@ -1,0 +1,1 @@
+"""Room 5: figures, tables and the report; imports no torch."""

@@ -1,0 +1,17 @@
+"""Train one student without a teacher, all else equal: python -m stages.control NAME SEED."""
+
+import sys
+
+from dermdistill import params
+from dermdistill.errors import run
+from dermdistill.learning import jobs
+
+
+def main(name: str, seed: str) -> None:
+    settings = params.load()
+    spec = settings.students[name]
+    jobs.train(f"control_{name}_s{seed}", "models/students", spec, settings.train, int(seed), lambda hard: hard)
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])

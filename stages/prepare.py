@@ -1,0 +1,16 @@
+"""Decode the raw images once into one array, and clean the metadata table."""
+
+from dermdistill import params
+from dermdistill.data.ingest import open_raw, prepare
+from dermdistill.errors import run
+from dermdistill.files import write_json
+
+
+def main() -> None:
+    size = params.load().data
+    report = prepare(open_raw("data/raw"), "data/prepared", size.height, size.width)
+    write_json("metrics/prepare.json", report)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,13 @@
+"""Check that the raw data are there and fit together, before anything else is tried."""
+
+from dermdistill.data.ingest import open_raw
+from dermdistill.errors import run
+
+
+def main() -> None:
+    raw = open_raw("data/raw")
+    print(f"data/raw: {len(raw.table):,} images of {raw.table['lesion_id'].nunique():,} lesions")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,17 @@
+"""Train one teacher: python -m stages.train_teacher NAME."""
+
+import sys
+
+from dermdistill import params
+from dermdistill.errors import run
+from dermdistill.learning import jobs
+
+
+def main(name: str) -> None:
+    settings = params.load()
+    spec = settings.teachers[name]
+    jobs.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard: hard)
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])
