@@ -1,0 +1,162 @@
+"""Recompute every published number from the committed predictions, and name each that differs.
+
+For a reader who does not trust the tables: no model, no image and no raw data is needed, only what is in
+git (predictions, splits, calibration). Metrics are recomputed with the *committed* calibration; the
+calibration itself is fitted again on val and compared on its own, so that one wrong file is reported once
+and where it is wrong. The curve CSVs and figures are not checked: no number is quoted from them.
+
+Run as ``python -m dermdistill.reporting.verify``; exit code 1 if anything differs.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dermdistill import params
+from dermdistill.classes import CLASSES
+from dermdistill.errors import UserError, run
+from dermdistill.evaluation import calibration, predictions, protocol
+from dermdistill.files import read_json
+from dermdistill.params import Params
+from dermdistill.reporting import report, tables
+
+PARTS = ("val", "holdout")
+ROUNDING = 2e-6  # metrics are written with six decimals
+REFIT = 1e-4  # another machine's optimiser may stop elsewhere in the last digits
+
+
+def verify(root: str | Path) -> list[str]:
+    """One line per mismatch, ``file:key: committed … vs recomputed …``; empty if all is as published."""
+    root = Path(root)
+    settings = params.load(root / "params.yaml")
+    found: list[str] = []
+    recomputed: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for model in settings.model_ids():
+        try:
+            fitted, lines = _check_calibration(root, model, settings)
+            found += lines
+            for part in PARTS:
+                recomputed[part][model], lines = _check_metrics(root, part, model, fitted, settings)
+                found += lines
+        except UserError as error:
+            found.append(str(error))
+    complete = all(len(recomputed[part]) == len(settings.model_ids()) for part in PARTS)
+    return found + (_check_published(root, settings, recomputed) if complete else [])
+
+
+def _check_calibration(root: Path, model: str, settings: Params) -> tuple[calibration.Calibration, list[str]]:
+    name = f"metrics/calibrate/{model}.json"
+    committed = calibration.read(root / name)
+    val = predictions.read(root / f"predictions/val/{model}.csv")
+    fitted = calibration.fit(val.labels, val.probabilities, settings.calibrate.sensitivity)
+    return committed, list(differences(name, read_json(root / name), fitted.to_dict(), REFIT))
+
+
+def _check_metrics(
+    root: Path, part: str, model: str, fitted: calibration.Calibration, settings: Params
+) -> tuple[dict[str, Any], list[str]]:
+    known = predictions.read(root / f"predictions/{part}/{model}.csv")
+    split = _read_split(root / f"data/splits/{part}.csv")
+    lines = _check_images(f"predictions/{part}/{model}.csv", known, split)
+    if lines:
+        raise UserError(lines[0])
+    again = recompute(known, fitted, known.lookup(split["dx_type"]) == "histo", settings)
+    name = f"metrics/{part}/{model}.json"
+    return again, list(differences(name, read_json(root / name), again, ROUNDING))
+
+
+def recompute(
+    known: predictions.Predictions, fitted: calibration.Calibration, histology: np.ndarray, settings: Params
+) -> dict[str, Any]:
+    """The content of a model's metrics file, as the stage ``evaluate`` writes it; ``histology`` is (N,) bool."""
+    numbers = settings.evaluate.bins, settings.evaluate.bootstrap, settings.evaluate.seed
+    return protocol.measure(known, fitted.apply(known.probabilities), fitted.thresholds, histology, *numbers)
+
+
+def _read_split(path: Path) -> pd.DataFrame:
+    """``lesion_id, dx, dx_type`` by image_id."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; restore it from git") from None
+    missing = {"image_id", "lesion_id", "dx", "dx_type"} - set(table.columns)
+    if missing:
+        raise UserError(f"{path} has no column {min(missing)}; run `dvc repro split`")
+    return table.set_index("image_id").sort_index()
+
+
+def _check_images(name: str, known: predictions.Predictions, split: pd.DataFrame) -> list[str]:
+    """A file that leaves out hard images, or relabels them, would give flattering and consistent numbers."""
+    if list(known.image_id) != list(split.index):
+        return [f"{name}: its {len(known)} images are not the {len(split)} of the split; predict again"]
+    names = np.array(CLASSES)[known.labels]
+    wrong = (names != split["dx"].to_numpy()) | (known.lesion_id != split["lesion_id"].to_numpy())
+    return (
+        [f"{name}: {known.image_id[wrong][0]} has another diagnosis or lesion than in the split"] if wrong.any() else []
+    )
+
+
+def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]) -> list[str]:
+    """Summary, README fragment and README, all against the recomputed metrics."""
+    val, holdout = recomputed["val"], recomputed["holdout"]
+    found: list[str] = []
+    try:
+        name = "metrics/summary.json"
+        found += differences(name, read_json(root / name), tables.summary(val, holdout), ROUNDING)
+        text = tables.fragment(settings.shipped, val, holdout, report.compare(root, settings))
+        fragment = _read_text(root / report.FRAGMENT)
+        found += _text_differences(report.FRAGMENT, fragment, text)
+        _, block, _ = report.split_at_markers(root / "README.md")
+        found += _text_differences("README.md", block, text)
+    except UserError as error:
+        found.append(str(error))
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; `dvc repro report` makes it") from None
+
+
+def _text_differences(name: str, committed: str, recomputed: str) -> Iterator[str]:
+    old, new = committed.strip().splitlines(), recomputed.strip().splitlines()
+    for line in range(max(len(old), len(new))):
+        a, b = (lines[line] if line < len(lines) else "(no such line)" for lines in (old, new))
+        if a.rstrip() != b.rstrip():
+            yield f"{name}:line {line + 1} of the results: committed {a!r} vs recomputed {b!r}"
+
+
+def differences(name: str, committed: Any, recomputed: Any, tolerance: float, key: str = "") -> Iterator[str]:
+    """Leaf by leaf; numbers may differ by ``tolerance``, everything else must be equal."""
+    if isinstance(committed, Mapping) and isinstance(recomputed, Mapping):
+        for part in dict.fromkeys([*recomputed, *committed]):
+            old, new = (side.get(part, "(absent)") for side in (committed, recomputed))
+            yield from differences(name, old, new, tolerance, f"{key}.{part}" if key else str(part))
+    elif isinstance(committed, list) and isinstance(recomputed, list) and len(committed) == len(recomputed):
+        for place, (old, new) in enumerate(zip(committed, recomputed, strict=True)):
+            yield from differences(name, old, new, tolerance, f"{key}[{place}]")
+    elif not _same(committed, recomputed, tolerance):
+        yield f"{name}:{key}: committed {committed} vs recomputed {recomputed}"
+
+
+def _same(a: Any, b: Any, tolerance: float) -> bool:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
+    return abs(a - b) <= tolerance if numbers else bool(a == b)
+
+
+def main() -> None:
+    found = verify(".")
+    for line in found:
+        print(line)
+    if found:
+        raise UserError(f"{len(found)} published numbers or files differ; run `dvc repro` and commit what changes")
+    print("every published number follows from the committed predictions")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""Where teacher, student and shipped file part on the holdout: counts, per-class change, cases, pictures."""
+
+import numpy as np
+import pandas as pd
+
+from dermdistill import params
+from dermdistill.errors import UserError, run
+from dermdistill.evaluation.metrics import rounded
+from dermdistill.files import atomic, write_json
+from dermdistill.reporting import cases, plots
+
+PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
+
+
+def main() -> None:
+    settings = params.load()
+    high, count = settings.analyze_errors.high_confidence, settings.analyze_errors.panel_images
+    models = cases.roles(settings)
+    judged = cases.judge(".", {role: models[role] for role in ("teacher", "student", "int8")})
+    write_json("metrics/analyze_errors.json", rounded(cases.agreement(judged, high)))
+    change, picked = cases.per_class(judged), cases.pick(judged, high, count)
+    write_csv("per_class", change)
+    write_csv("cases", picked)
+    write_figures(judged, change)
+    write_panels(picked)
+    print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
+
+
+def write_csv(name: str, table: pd.DataFrame) -> None:
+    with atomic(f"{PLOTS}/{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_figures(judged: dict[str, cases.Judged], change: pd.DataFrame) -> None:
+    wide = change.pivot(index="dx", columns="model_b", values="f1_b").reindex(change["dx"].unique())
+    teacher, student, int8 = (judged[role].model for role in ("teacher", "student", "int8"))
+    wide[teacher] = change.groupby("dx")["f1_a"].first()
+    plots.save(plots.per_class(wide[[teacher, student, int8]], "F1 by diagnosis, holdout"), f"{PLOTS}/per_class.png")
+    sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.known.labels) for one in judged.values()}
+    plots.save(plots.confidence(sure, "How sure the models are, holdout"), f"{PLOTS}/confidence.png")
+
+
+def write_panels(picked: pd.DataFrame) -> None:
+    try:
+        images = np.load(f"{PREPARED}/images.npy", mmap_mode="r")
+        image_ids = pd.read_csv(f"{PREPARED}/metadata.csv", usecols=["image_id"], dtype=str)["image_id"]
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
+    for kind, rows in picked.groupby("kind"):
+        shown = cases.pictures(rows, images, image_ids)
+        plots.save(plots.panel([image for image, _ in shown], [text for _, text in shown]), f"{PANELS}/{kind}.png")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,13 @@
+"""report: one HTML page, the README's table, the summary and the figures, from metrics of every model."""
+
+from dermdistill import params
+from dermdistill.errors import run
+from dermdistill.reporting import report
+
+
+def main() -> None:
+    report.build(".", params.load())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,191 @@
+"""Verify against a small synthetic project: predictions drawn at random, everything else computed from them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import softmax
+
+from dermdistill import params
+from dermdistill.classes import CLASSES
+from dermdistill.evaluation import calibration, metrics, predictions
+from dermdistill.files import write_json, write_text
+from dermdistill.params import Params
+from dermdistill.reporting import cases, plots, report
+from dermdistill.reporting.verify import differences, recompute, verify
+
+SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
+SKILL = {"teacher": 1.75, "student": 1.7, "control": 1.65, "int8": 1.35}
+
+
+def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00") -> Params:
+    """A repository's worth of plausible files below ``root``, as the stages before ``report`` leave them."""
+    source = Path(__file__).parent.parent / "params.yaml"
+    text = source.read_text(encoding="utf-8").replace("bootstrap: 2000", f"bootstrap: {bootstrap}")
+    write_text(root / "params.yaml", text)
+    settings = params.load(root / "params.yaml")
+    random = np.random.default_rng(0)
+    for part in ("val", "holdout"):
+        write_part(root, part, images, settings.model_ids(), random, prefix)
+    for model in settings.model_ids():
+        write_metrics(root, model, settings)
+    write_rest(root, settings, random)
+    return settings
+
+
+def write_part(root: Path, part: str, images: int, models: list[str], random: np.random.Generator, prefix: str) -> None:
+    """Split CSV and predictions; the models share the difficulty of each image, as real ones do."""
+    lesion = np.sort(random.integers(0, int(images * 0.75), images))
+    of_lesion = random.choice(len(CLASSES), size=images, p=SHARES)
+    of_lesion[: len(CLASSES)] = range(len(CLASSES))
+    labels = of_lesion[lesion]
+    offset = {"val": 20000, "holdout": 30000}[part]
+    table = pd.DataFrame({
+        "image_id": [f"ISIC_00{offset + i}" for i in range(images)],
+        "lesion_id": [f"{prefix}{offset + i}" for i in lesion],
+        "dx": np.array(CLASSES)[labels],
+        "dx_type": np.where((labels == 1) | (random.random(images) < 0.4), "histo", "follow_up"),
+    })  # fmt: skip
+    (root / "data/splits").mkdir(parents=True, exist_ok=True)
+    table.to_csv(root / f"data/splits/{part}.csv", index=False)
+    shared = random.normal(size=(images, len(CLASSES))) + 0.7 * np.log(SHARES)
+    for model in models:
+        own = random.normal(scale=0.15 if model.startswith("int8") else 0.6, size=shared.shape)
+        logits = 1.6 * (shared + own + SKILL[model.split("_")[0]] * np.eye(len(CLASSES))[labels])
+        keys = (table["image_id"], table["lesion_id"], table["dx"])
+        predictions.write(root / f"predictions/{part}/{model}.csv", *keys, softmax(logits, axis=1))
+
+
+def write_metrics(root: Path, model: str, settings: Params) -> None:
+    val = predictions.read(root / f"predictions/val/{model}.csv")
+    fitted = calibration.fit(val.labels, val.probabilities, settings.calibrate.sensitivity)
+    write_json(root / f"metrics/calibrate/{model}.json", fitted.to_dict())
+    for part in ("val", "holdout"):
+        known = predictions.read(root / f"predictions/{part}/{model}.csv")
+        confirmed = pd.read_csv(root / f"data/splits/{part}.csv", index_col="image_id")["dx_type"] == "histo"
+        write_json(root / f"metrics/{part}/{model}.json", recompute(known, fitted, known.lookup(confirmed), settings))
+    for name, table in metrics.curves(known.labels, fitted.apply(known.probabilities), settings.evaluate.bins).items():
+        folder = root / f"plots/curves/{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / f"{model}.csv", index=False)
+
+
+def write_rest(root: Path, settings: Params, random: np.random.Generator) -> None:
+    """Histories, errors, panels of noise, and the JSON of the other stages."""
+    epochs = np.arange(1, 11)
+    for model in settings.model_ids():
+        area = 0.9 - 0.15 * np.exp(-epochs / 3) + random.normal(scale=0.005, size=10)
+        loss = 0.6 + np.exp(-epochs / 3)
+        columns = {"epoch": epochs, "train_loss": loss, "val_loss": loss + 0.1, "val_melanoma_auc": area,
+                   "val_balanced_accuracy": area - 0.2, "lr": 1e-3}  # fmt: skip
+        (root / "plots/training").mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(columns).to_csv(root / f"plots/training/{model}.csv", index=False)
+    roles = cases.roles(settings)
+    judged = cases.judge(root, {role: roles[role] for role in ("teacher", "student", "int8")})
+    write_json(root / "metrics/analyze_errors.json", metrics.rounded(cases.agreement(judged, 0.9)))
+    picked = cases.pick(judged, 0.9, 12)
+    (root / "plots/errors").mkdir(parents=True)
+    picked.to_csv(root / "plots/errors/cases.csv", index=False)
+    dot = plots.panel([random.integers(0, 255, (12, 16, 3), dtype=np.uint8)] * 2, ["one", "two"])
+    for name in ("per_class", "confidence"):
+        plots.save(dot, root / f"plots/errors/{name}.png")
+    for kind in picked["kind"].unique():
+        plots.save(dot, root / f"reports/panels/{kind}.png")
+    counts = dict.fromkeys(CLASSES, 100)
+    write_json(
+        root / "metrics/prepare.json", {"images": 10015, "images_by_diagnosis": counts, "files_without_a_row": []}
+    )
+    write_json(root / "metrics/split.json", {"seed": 42, "images_by_diagnosis": {"train": counts, "val": counts}})
+    write_json(root / f"metrics/quantize/{settings.shipped}.json", {"bytes": {"fp32": 4_000_000, "int8": 1_100_000}})
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    matplotlib.rcParams["savefig.dpi"] = 30  # what the figures look like is another test's concern
+    root = tmp_path_factory.mktemp("project")
+    settings = make_project(root, images=300, bootstrap=40)
+    report.build(root, settings)
+    write_text(root / "README.md", f"# Title\n\n{report.START}\n{report.END}\n\nThe end.\n")
+    report.insert_fragment(root / "README.md", root / report.FRAGMENT)
+    return root
+
+
+@pytest.fixture
+def project(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "project"))
+
+
+def edit(path: Path, keys: list[str], value: object) -> None:
+    content = json.loads(path.read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:
+    assert verify(pristine) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("metrics/holdout/student_tiny_s0.json", ["melanoma", "roc_auc"]),
+        ("metrics/holdout/int8_tiny_s0.json", ["melanoma", "histology", "roc_auc"]),
+        ("metrics/val/teacher_lite0.json", ["diagnosis", "per_class", "bkl", "f1"]),
+        ("metrics/calibrate/student_tiny_s0.json", ["temperature"]),
+        ("metrics/summary.json", ["int8_tiny_s0", "holdout", "macro_f1"]),
+    ],
+)
+def test_a_tampered_number_is_named(project: Path, name: str, keys: list[str]) -> None:
+    edit(project / name, keys, 0.987654)
+    found = verify(project)
+    assert any(line.startswith(f"{name}:{'.'.join(keys)}: committed 0.987654 vs recomputed") for line in found)
+
+
+def test_a_tampered_interval_is_named(project: Path) -> None:
+    name = "metrics/holdout/control_tiny_s0.json"
+    edit(project / name, ["intervals", "melanoma.roc_auc"], [0.5, 0.99])
+    assert any("intervals.melanoma.roc_auc[1]: committed 0.99" in line for line in verify(project))
+
+
+def test_a_tampered_readme_is_named(project: Path) -> None:
+    readme = project / "README.md"
+    lines = readme.read_text().splitlines()
+    row = next(i for i, line in enumerate(lines) if line.startswith("| **`int8_tiny_s0`**"))
+    lines[row] = lines[row].replace("0.", "0.9", 1)
+    readme.write_text("\n".join(lines) + "\n")
+    found = verify(project)
+    assert len(found) == 1 and found[0].startswith("README.md:line")
+
+
+def test_a_prediction_left_out_is_named(project: Path) -> None:
+    path = project / "predictions/holdout/student_tiny_s0.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    assert any("its 299 images are not the 300 of the split" in line for line in verify(project))
+
+
+def test_a_changed_probability_shows_in_the_metrics(project: Path) -> None:
+    path = project / "predictions/holdout/control_tiny_s0.csv"
+    table = pd.read_csv(path)
+    values = table.filter(like="p_").to_numpy()[::-1]
+    predictions.write(path, table["image_id"], table["lesion_id"], table["dx"], values)
+    assert any(line.startswith("metrics/holdout/control_tiny_s0.json:melanoma.roc_auc") for line in verify(project))
+
+
+def test_a_missing_file_is_one_line_and_no_crash(project: Path) -> None:
+    (project / "metrics/val/teacher_lite0.json").unlink()
+    found = verify(project)
+    assert len(found) == 1 and "teacher_lite0.json does not exist" in found[0]
+
+
+def test_null_is_not_zero_and_keys_may_not_vanish() -> None:
+    assert list(differences("f", {"a": None}, {"a": 0.0}, 1e-6)) == ["f:a: committed None vs recomputed 0.0"]
+    assert len(list(differences("f", {"a": 1.0}, {"a": 1.0, "b": 2.0}, 1e-6))) == 1
+    assert len(list(differences("f", {"a": [1]}, {"a": [1, 2]}, 1e-6))) == 1
