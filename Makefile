@@ -1,0 +1,51 @@
+# `make` or `make help` lists the targets. Everything runs in .venv, which `make env` creates.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint types unit data repro verify readme ui clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(BIN)/.complete  ## make .venv with the pinned dependencies (some GB: PyTorch)
+
+$(BIN)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: env  ## the whole pipeline on the embedded data set, in its own folder (minutes)
+	python -m dermdistill.demo demo
+
+test: lint types unit verify  ## lint, types, tests, and every published number recomputed
+
+lint: env
+	ruff check .
+	ruff format --check .
+
+types: env
+	mypy
+
+unit: env
+	pytest
+
+verify: env  ## recompute every number of the README from the committed predictions
+	python -m dermdistill.reporting.verify
+
+data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download the originals
+	dermdistill data $(SOURCE)
+
+repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
+	dvc repro
+
+readme: env  ## put the report's results table into README.md
+	python -m dermdistill.reporting.report --insert README.md
+
+ui: env  ## browse the tracked runs in MLflow
+	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runtime/mlflow.db
+
+clean:  ## remove the demo and caches; keeps .venv, data, models and checkpoints
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,179 @@
+"""The pipeline as DVC sees it: dependencies, what the holdout can reach, and one whole run."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from dermdistill import demo, params
+from dermdistill.data import phantom
+from dermdistill.evaluation import calibration, predictions
+from dermdistill.reporting import verify
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+PASSIVE = {SRC / "dermdistill" / name for name in ("params.py", "tracking.py", "errors.py")}  # see dvc.yaml
+STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def imported(path: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (p for name in names if (p := SRC / (name.replace(".", "/") + ".py")).is_file())
+
+
+def reached(path: Path) -> set[Path]:
+    seen, todo = {path}, [path]
+    while todo:
+        fresh = set(imported(todo.pop())) - seen - PASSIVE
+        seen |= fresh
+        todo += fresh
+    return seen
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_code_it_imports(name: str) -> None:
+    script = ROOT / (STAGES[name]["cmd"].split()[2].replace(".", "/") + ".py")
+    expected = {str(path.relative_to(ROOT)) for path in reached(script)}
+    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    assert listed == expected
+
+
+def test_packages_hold_no_code_that_deps_would_miss() -> None:
+    for path in (SRC / "dermdistill").rglob("__init__.py"):
+        assert all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body), path
+
+
+def test_passive_modules_cannot_change_a_result() -> None:
+    for path in PASSIVE:
+        assert not any(p.parent != SRC / "dermdistill" for p in reached(path)), f"{path} imports a room"
+
+
+def ancestors() -> dict[str, set[str]]:
+    """Stage address → every path it or a stage before it depends on."""
+    stages = [stage for stage in Repo(ROOT).index.stages if hasattr(stage, "name")]
+    deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in stages}
+    makers = {out.def_path: stage.name for stage in stages for out in stage.outs}
+
+    def closure(name: str, seen: set[str]) -> set[str]:
+        for dep in deps[name] - seen:
+            seen.add(dep)
+            for out, maker in makers.items():
+                if dep == out or out.startswith(f"{dep}/") or dep.startswith(f"{out}/"):
+                    closure(maker, seen)
+        return seen
+
+    return {name: closure(name, set()) for name in deps}
+
+
+def test_nothing_that_trains_calibrates_or_chooses_sees_holdout_results() -> None:
+    reach = ancestors()
+    choosing = [name for name in reach if name.split("@")[0].removesuffix("_teacher") in CHOOSING]
+    assert {name.split("@")[0].removesuffix("_teacher") for name in choosing} == CHOOSING
+    for name in choosing:
+        seen = {path for path in reach[name] if "holdout" in path or path.startswith(("plots/", "docs/", "reports/"))}
+        allowed = {"data/splits/holdout.csv"} if name.split("@")[0] in PREDICTED_FROM else set()
+        assert seen <= allowed, name
+    assert any("predictions/holdout" in path for path in reach["report"])  # the walk does find what is there
+
+
+CHOOSING = {"train", "distill", "control", "quantize", "calibrate", "ship"}
+# Their predictions on val come from a stage that also writes those on the holdout, hence needs its list of images.
+PREDICTED_FROM = {"calibrate", "calibrate_teacher", "ship"}
+
+
+def test_committed_splits_share_no_lesion_and_no_image() -> None:
+    parts = [pd.read_csv(ROOT / f"data/splits/{name}.csv", dtype=str) for name in ("train", "val", "holdout")]
+    together = pd.concat(parts)
+    assert len(together) == together["image_id"].nunique() == 10_015
+    assert sum(part["lesion_id"].nunique() for part in parts) == together["lesion_id"].nunique() == 7_470
+
+
+SMALL = {
+    "data": {"height": 32, "width": 48},
+    "train": {"batch_size": 8},
+    "teachers": {"lite0": {"epochs": 1}},
+    "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
+    "quantize": {"calibration_images": 16},
+    "evaluate": {"bootstrap": 50},
+    "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run through DVC on a few dozen phantom lesions."""
+    folder = tmp_path_factory.mktemp("project")
+    demo.copy_source(ROOT, folder)
+    settings = demo.merged(yaml.safe_load((folder / "params.yaml").read_text()), SMALL)
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    phantom.write(folder / "data/raw", lesions=120, seed=1, progress=False)
+    demo.call(folder, "dvc", "init", "--quiet", "--no-scm")
+    demo.call(folder, "dvc", "repro", "--quiet")
+    return folder
+
+
+def dvc(folder: Path, *command: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_one_command_makes_everything(project: Path) -> None:
+    settings = params.load(project / "params.yaml")
+    for model_id in settings.model_ids():
+        for part in ("val", "holdout"):
+            assert (project / f"predictions/{part}/{model_id}.csv").is_file()
+            assert (project / f"metrics/{part}/{model_id}.json").is_file()
+    assert (project / "models/deploy/student.int8.onnx").stat().st_size < 4_000_000
+    assert (project / "reports/report.html").stat().st_size < 10_000_000
+    assert json.loads((project / "metrics/split.json").read_text())["lesions_in_several_parts"] == 0
+
+
+@pytest.mark.slow
+def test_a_second_repro_reruns_nothing(project: Path) -> None:
+    assert "up to date" in dvc(project, "repro")
+    assert json.loads(dvc(project, "status", "--json")) == {}
+
+
+@pytest.mark.slow
+def test_every_published_number_can_be_recomputed(project: Path) -> None:
+    table = (project / "docs/fragments/results.md").read_text()
+    (project / "README.md").write_text(f"<!-- results -->\n{table}\n<!-- /results -->\n")
+    assert verify.verify(project) == []
+
+
+@pytest.mark.slow
+def test_the_shipped_file_answers_as_evaluated(project: Path) -> None:
+    """`dermdistill predict` on a raw file gives the calibrated probabilities behind the published metrics."""
+    known = pd.read_csv(project / "predictions/holdout/int8_tiny_s0.csv").iloc[0]
+    for archive in (project / "data/raw").glob("*.zip"):
+        with zipfile.ZipFile(archive) as images:
+            if f"{known['image_id']}.jpg" in images.namelist():
+                (project / "one.jpg").write_bytes(images.read(f"{known['image_id']}.jpg"))
+    command = [sys.executable, "-m", "dermdistill.cli", "predict", "one.jpg", "--json"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment())
+    answer = json.loads(done.stdout)
+
+    holdout = predictions.read(project / "predictions/holdout/int8_tiny_s0.csv")
+    fitted = calibration.read(project / "metrics/calibrate/int8_tiny_s0.json")
+    expected = fitted.apply(holdout.probabilities)[list(holdout.image_id).index(known["image_id"])]
+    assert list(answer[0]["probabilities"].values()) == pytest.approx(expected, abs=1e-3)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SRC)}
