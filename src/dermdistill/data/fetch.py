@@ -89,9 +89,7 @@ def _fetch(url: str, path: Path, known: dict[str, Any]) -> None:
         digest = hashlib.file_digest(stream, "md5").hexdigest()
     if digest != known["md5"]:
         path.unlink()
-        raise UserError(
-            f"{path.name} arrived damaged (wrong MD5) and was deleted; run `make data` again"
-        )
+        raise UserError(f"{path.name} arrived damaged (wrong MD5) and was deleted; run `make data` again")
 
 
 def _bar(name: str, total: int, start: int) -> "tqdm[Any]":

@@ -1,0 +1,121 @@
+"""Runs a shipped (or evaluated) ONNX file; what a phone does, and what every INT8 number came from.
+
+Needs numpy, Pillow and ONNX Runtime only: no torch, so it starts in well under a second. It accepts
+only self-contained files of this project. Deliberately absent: normalisation and calibration, which
+are inside the graph; test-time augmentation.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from dermdistill.classes import CLASSES
+from dermdistill.data import pixels
+from dermdistill.errors import UserError
+
+BATCH = 32  # images in memory at a time
+EXTERNAL = b"\n\x08location\x12"  # how protobuf writes the key under which ONNX names a weights file
+
+
+class Detector:
+    """A model file, opened.
+
+    Attributes:
+        height, width: pixels of the images it takes.
+        metadata: what the file says about itself, as strings.
+        thresholds: operating point → threshold of P(melanoma); empty unless the file is calibrated.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, optimize: bool = True) -> None:
+        """Open ``path`` on ``threads`` CPU threads (None: all); ``optimize=False`` runs the graph literally.
+
+        Raises:
+            UserError: if the file is missing, damaged, not one of this project's models or keeps
+                weights in another file.
+        """
+        self.path = Path(path)
+        self._session = _open(self.path, threads, optimize)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.height, self.width = _check(self.path, self._session, self.metadata)
+        self.thresholds = _thresholds(self.path, self.metadata)
+
+    def predict(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities float32 (N, 7) in the order of ``CLASSES`` for uint8 (N, height, width, 3).
+
+        With ``rows`` (n,) only those images, in that order, and never more than a batch of a
+        memory-mapped array in memory. Batches change a result by float rounding at most (1e-7).
+        """
+        expected = (self.height, self.width, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+            raise UserError(
+                f"{self.path.name} takes uint8 images of shape (N, {self.height}, {self.width}, 3), not "
+                f"{images.dtype} {images.shape}; prepare them at that size"
+            )
+        rows = np.arange(len(images)) if rows is None else rows
+        parts = [
+            self._session.run(["probabilities"], {"image": images[rows[start : start + BATCH]]})[0]
+            for start in range(0, len(rows), BATCH)
+        ]
+        return np.concatenate([np.zeros((0, len(CLASSES)), np.float32), *parts])
+
+    def predict_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Probabilities float32 (N, 7) of image files of any size; a bad file raises UserError."""
+        parts = [np.zeros((0, len(CLASSES)), np.float32)]
+        for start in range(0, len(paths), BATCH):
+            chunk = paths[start : start + BATCH]
+            images = [pixels.read(path, str(path), self.height, self.width) for path in chunk]
+            parts.append(self.predict(np.stack(images)))
+        return np.concatenate(parts)
+
+
+def _open(path: Path, threads: int | None, optimize: bool) -> onnxruntime.InferenceSession:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"model {path} does not exist; `dvc repro ship` makes models/deploy") from None
+    except OSError as error:
+        raise UserError(f"model {path} cannot be read ({error.strerror}); give an .onnx file") from None
+    if EXTERNAL in content:
+        raise UserError(f"model {path} keeps weights in another file; use a file that contains all of them")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its failures are reported below, in one sentence
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception:  # ONNX Runtime raises a different class for each way in which a file is damaged
+        raise UserError(f"model {path} is damaged or no ONNX model; restore it with `git checkout`") from None
+
+
+def _check(path: Path, session: onnxruntime.InferenceSession, metadata: dict[str, str]) -> tuple[int, int]:
+    """Height and width of the images, once the file has proved to be one of ours."""
+    inputs = [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()]
+    outputs = [(node.name, node.type, node.shape[1:]) for node in session.get_outputs()]
+    try:
+        height, width = int(metadata["height"]), int(metadata["width"])
+        ours = (
+            metadata["classes"].split(",") == list(CLASSES)
+            and inputs == [("image", "tensor(uint8)", [height, width, 3])]
+            and outputs == [("probabilities", "tensor(float)", [len(CLASSES)])]
+        )
+    except (KeyError, ValueError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"model {path} is not a dermdistill model (its inputs, outputs or metadata differ); "
+            "use models/deploy/student.int8.onnx"
+        )
+    return height, width
+
+
+def _thresholds(path: Path, metadata: dict[str, str]) -> dict[str, float]:
+    try:
+        stored = json.loads(metadata.get("thresholds", "{}"))
+        return {str(name): float(value) for name, value in stored.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"model {path} has unreadable thresholds; restore it with `git checkout`") from None

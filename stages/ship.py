@@ -1,0 +1,60 @@
+"""Calibrate and label the chosen INT8 file; refuse unless val proves that it is what was evaluated."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dermdistill import params
+from dermdistill.data.dataset import load_images, load_split
+from dermdistill.deployment import export
+from dermdistill.deployment.runtime import Detector
+from dermdistill.errors import UserError, run
+from dermdistill.evaluation import calibration, metrics, predictions
+from dermdistill.files import atomic, read_json, write_json
+
+TARGET = Path("models/deploy/student.int8.onnx")
+
+
+def main() -> None:
+    model_id, limits = params.load().shipped, params.load().ship
+    fitted = calibration.read(f"metrics/calibrate/{model_id}.json")
+    pair = (f"student_{limits.student}_s{limits.seed}", model_id)
+    fp32, int8 = (predictions.read(f"predictions/val/{name}.csv") for name in pair)
+    card = read_json(f"models/quantized/{model_id}/model.json")
+    origin = {"id": model_id, "initial_weights": str(card["initial_weights"])}
+    with atomic(TARGET) as path:
+        text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
+        report = {"bytes": path.stat().st_size, "max_abs_dp": strays(path, int8, fitted)} | cost(fp32, int8)
+        refuse(report, limits)
+    write_json(TARGET.with_suffix(".json"), {"model": TARGET.name, "bytes": report["bytes"]} | text)
+    write_json("metrics/ship.json", {"id": model_id, "sha256": text["sha256"]} | metrics.rounded(report, 9))
+
+
+def strays(path: Path, val: predictions.Predictions, fitted: calibration.Calibration) -> float:
+    """Largest difference on val between the file's probabilities and those that were evaluated."""
+    split = load_split("val")
+    if split.image_id != val.image_id.tolist():
+        raise UserError("the val predictions are not of the images in data/splits/val.csv; run `dvc repro`")
+    return float(np.abs(Detector(path).predict(load_images(), split.rows) - fitted.apply(val.probabilities)).max())
+
+
+def cost(fp32: predictions.Predictions, int8: predictions.Predictions) -> dict[str, float]:
+    """What INT8 lost on val, from raw probabilities."""
+    predictions.require_same_images(fp32, int8)
+    auc = [metrics.roc_auc(p.melanoma, p.p_melanoma) or 0.0 for p in (fp32, int8)]
+    same = fp32.probabilities.argmax(axis=1) == int8.probabilities.argmax(axis=1)
+    return {"auc_fp32": auc[0], "auc_int8": auc[1], "auc_drop": auc[0] - auc[1], "agreement": float(same.mean())}
+
+
+def refuse(report: dict[str, float], limits: params.Ship) -> None:
+    """Raise UserError naming every limit that is broken; NaN breaks any."""
+    most = {"bytes": 4e6, "max_abs_dp": limits.tolerance, "auc_drop": limits.max_auc_drop}
+    wrong = [f"{key} {report[key]:.4g} (allowed {limit:g})" for key, limit in most.items() if not report[key] <= limit]
+    if not report["agreement"] >= limits.min_agreement:
+        wrong.append(f"agreement {report['agreement']:.4g} (needed {limits.min_agreement:g})")
+    if wrong:
+        raise UserError(f"{TARGET} is not shipped: on val {', '.join(wrong)}; change quantize.* or retrain")
+
+
+if __name__ == "__main__":
+    run(main)

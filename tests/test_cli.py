@@ -1,0 +1,215 @@
+"""The command line on a small hand-made model: answers, formats of labels and images, and refusals."""
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import environment
+from PIL import Image
+from test_runtime import tiny_model
+
+from dermdistill import cli
+from dermdistill.classes import CLASSES
+from dermdistill.deployment.runtime import Detector
+
+THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "model.onnx", thresholds=json.dumps(THRESHOLDS))
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A folder with images of several sizes in subfolders, ``ham.csv`` and ``onehot.csv``."""
+    folder, random = tmp_path / "set", np.random.default_rng(0)
+    rows = []
+    for i in range(40):
+        size = [(16, 12), (30, 10), (9, 20)][i % 3]
+        name = f"ISIC_{i:07d}"
+        path = folder / "images" / f"part{i % 2}" / f"{name}{('.jpg', '.png')[i % 2]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, tuple(random.integers(0, 256, 3).tolist())).save(path)
+        rows.append((name, CLASSES[i % 7]))
+    random.shuffle(rows)
+    write(folder / "ham.csv", [("image_id", "dx"), *rows])
+    one_hot = [(name, *(float(dx == each) for each in CLASSES)) for name, dx in rows]
+    write(folder / "onehot.csv", [("image", *map(str.upper, CLASSES)), *one_hot])
+    return folder
+
+
+def write(path: Path, rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def evaluate(model: Path, images: Path, labels: Path, output: Path) -> tuple[bytes, dict]:
+    arguments = ["--model", model, "--images", images, "--labels", labels, "--output", output]
+    cli.main(["evaluate", *map(str, arguments)])
+    return (output / "predictions.csv").read_bytes(), json.loads((output / "metrics.json").read_text())
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``refusal("predict", …)``: the one sentence with which the command ends."""
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert end.value.code == 1 and said.startswith("error: ")
+        return said
+
+    return call
+
+
+def picture(path: Path, colour: tuple[int, int, int]) -> Path:
+    Image.new("RGB", (16, 12), colour).save(path)
+    return path
+
+
+def test_predict_prints_json(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [picture(tmp_path / f"{i}.png", (80 * i, 255 - 100 * i, 40)) for i in range(3)]
+    wanted = Detector(model).predict_files(paths)
+    for point, threshold in THRESHOLDS.items():
+        cli.main(["predict", *map(str, paths), "--model", str(model), "--json", "--operating-point", point])
+        answers = json.loads(capsys.readouterr().out)
+        assert [a["image"] for a in answers] == [str(path) for path in paths]
+        for answer, p in zip(answers, wanted, strict=True):
+            assert list(answer["probabilities"]) == list(CLASSES)
+            assert answer["melanoma"] == pytest.approx(p[1]) == answer["probabilities"]["mel"]
+            assert answer["threshold"] == threshold
+            assert answer["decision"] == ("refer" if p[1] >= threshold else "no alarm")
+
+
+def test_predict_prints_text(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["predict", str(picture(tmp_path / "a.png", (90, 60, 50))), "--model", str(model)])
+    said = capsys.readouterr().out
+    assert "a.png: melanoma" in said and "Bowen" in said and "Not a medical device" in said
+
+
+def test_predict_needs_no_training_library(model: Path, tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png", (90, 60, 50))
+    code = (
+        f"import sys; from dermdistill.cli import main; main(['predict', {str(image)!r}, '--model', {str(model)!r}]);"
+        "print('HEAVY', [n for n in ('torch','timm','sklearn','pandas','scipy','onnx') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+
+
+def test_predict_refuses_bad_images_and_models(model: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    assert "b.jpg cannot be read" in refusal("predict", tmp_path / "b.jpg", "--model", model)
+    assert "does not exist" in refusal("predict", tmp_path / "none.jpg", "--model", model)
+    image = picture(tmp_path / "a.png", (1, 2, 3))
+    assert "is damaged or no ONNX model" in refusal("predict", image, "--model", tmp_path / "b.jpg")
+    raw = tiny_model(tmp_path / "raw.onnx")
+    assert "no operating point" in refusal("predict", image, "--model", raw)
+
+
+def test_the_shipped_model_is_found_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.shipped().is_absolute() and cli.shipped().match("models/deploy/student.int8.onnx")
+    cli.SHIPPED.parent.mkdir(parents=True)
+    cli.SHIPPED.touch()
+    assert cli.shipped() == cli.SHIPPED
+
+
+def test_label_tables_and_containers_give_the_same(model: Path, labelled: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for path in (labelled / "images").rglob("*.*"):
+            archive.write(path, f"inner/{path.name}")
+        archive.writestr("__MACOSX/._ISIC_0000000.jpg", b"resource fork")
+    ham = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "a")
+    one_hot = evaluate(model, labelled / "images", labelled / "onehot.csv", tmp_path / "b")
+    zipped = evaluate(model, tmp_path / "images.zip", labelled / "ham.csv", tmp_path / "c")
+    assert ham == one_hot == zipped
+
+
+def test_metrics_are_of_the_probabilities_and_stored_thresholds(model: Path, labelled: Path, tmp_path: Path) -> None:
+    text, result = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "out")
+    assert result["n"] == {"images": 40, "lesions": 40, "melanoma": 6}
+    table = list(csv.DictReader(text.decode().splitlines()))
+    score = np.array([float(row["p_mel"]) for row in table])
+    melanoma = np.array([row["dx"] == "mel" for row in table])
+    called = score >= THRESHOLDS["sensitivity"]
+    point = result["operating_points"]["sensitivity"]
+    assert point["threshold"] == 0.4 and 0 < called.sum() < 40
+    assert point["sensitivity"] == pytest.approx(called[melanoma].mean(), abs=1e-6)
+    assert point["specificity"] == pytest.approx(1 - called[~melanoma].mean(), abs=1e-6)
+    low, high = result["intervals"]["melanoma.roc_auc"]
+    assert low <= result["melanoma"]["roc_auc"] <= high
+    assert "raw" not in result  # the file knows calibrated probabilities only
+
+
+def test_lesions_and_histology_are_used_when_given(model: Path, labelled: Path, tmp_path: Path) -> None:
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    more = [(n, dx, f"L{int(n[-3:]) // 2}", "histo" if dx == "nv" else "follow_up") for n, dx in rows]
+    write(tmp_path / "more.csv", [("image_id", "dx", "lesion_id", "dx_type"), *more])
+    _, result = evaluate(model, labelled / "images", tmp_path / "more.csv", tmp_path / "out")
+    assert result["n"]["lesions"] == 20 and result["melanoma"]["histology"]["n_benign"] == 6
+
+
+def test_a_labelled_image_that_is_missing_is_named(model: Path, labelled: Path, refusal: Callable[..., str]) -> None:
+    next((labelled / "images").rglob("ISIC_0000003.*")).unlink()
+    said = refusal("evaluate", "--model", model, "--images", labelled / "images", "--labels", labelled / "ham.csv")
+    assert "lacks 1 images" in said and "ISIC_0000003" in said
+
+
+def test_an_image_without_label_is_named_and_left_out(
+    model: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "without")
+    picture(labelled / "images" / "extra.png", (1, 2, 3))
+    capsys.readouterr()
+    assert evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "with") == without
+    assert "1 images without a label are left out (extra)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("image_id", "dx"), ("a", "melanoma")], "a have no single diagnosis"),
+        ([("image", *map(str.upper, CLASSES)), ("a", 1, 1, 0, 0, 0, 0, 0)], "a have no single diagnosis"),
+        ([("image_id", "dx"), ("a", "nv"), ("a", "nv")], "a more than once"),
+        ([("name", "dx"), ("a", "nv")], "lacks columns"),
+        ([("image_id", "dx")], "no rows"),
+    ],
+)
+def test_bad_labels_are_refused(
+    rows: list[tuple[object, ...]], message: str, model: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    write(tmp_path / "labels.csv", rows)
+    said = refusal("evaluate", "--model", model, "--images", tmp_path, "--labels", tmp_path / "labels.csv")
+    assert message in said
+
+
+def test_bad_images_are_refused(model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    labels = labelled / "ham.csv"
+    assert "neither a folder nor" in refusal("evaluate", "--model", model, "--images", labels, "--labels", labels)
+    picture(labelled / "images" / "ISIC_0000001.jpg", (1, 2, 3))
+    said = refusal("evaluate", "--model", model, "--images", labelled / "images", "--labels", labels)
+    assert "ISIC_0000001 more than once" in said
+
+
+def test_phantom_draws_a_data_set(tmp_path: Path) -> None:
+    cli.main(["phantom", str(tmp_path / "p"), "--lesions", "8", "--height", "24", "--width", "32"])
+    assert (tmp_path / "p" / "HAM10000_metadata.csv").exists()
+
+
+def test_data_goes_to_data_raw(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr("dermdistill.data.fetch.bring", lambda *a: calls.append(a))
+    monkeypatch.setattr("dermdistill.data.fetch.download", lambda *a: calls.append(a))
+    cli.main(["data", "somewhere"])
+    cli.main(["data"])
+    assert calls == [(Path("somewhere"), "data/raw"), ("data/raw",)]
