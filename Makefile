@@ -36,7 +36,7 @@ verify: env  ## recompute every number of the README from the committed predicti
 	python -m dermdistill.reporting.verify
 
 data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download the originals
-	dermdistill data $(SOURCE)
+	dermdistill data $(if $(SOURCE),"$(SOURCE)")
 
 repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 	dvc repro

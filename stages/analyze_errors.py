@@ -1,5 +1,7 @@
 """Where teacher, student and shipped file part on the holdout: counts, per-class change, cases, pictures."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 
@@ -52,4 +54,4 @@ def write_panels(picked: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *sys.argv[1:])

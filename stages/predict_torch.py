@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.errors import run
@@ -14,7 +13,6 @@ from dermdistill.learning import models, training
 
 
 def main(model_id: str) -> None:
-    params.load()
     training.deterministic(0)
     family = "teachers" if model_id.startswith("teacher_") else "students"
     model = models.load(Path("models") / family / model_id)[0].to(memory_format=torch.channels_last)

@@ -1,5 +1,7 @@
 """Decode the raw images once into one array, and clean the metadata table."""
 
+import sys
+
 from dermdistill import params
 from dermdistill.data.ingest import open_raw, prepare
 from dermdistill.errors import run
@@ -13,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *sys.argv[1:])

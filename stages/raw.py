@@ -1,5 +1,7 @@
 """Check that the raw data are there and fit together, before anything else is tried."""
 
+import sys
+
 from dermdistill.data.ingest import open_raw
 from dermdistill.errors import run
 
@@ -10,4 +12,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *sys.argv[1:])

@@ -1,5 +1,7 @@
 """report: one HTML page, the README's table, the summary and the figures, from metrics of every model."""
 
+import sys
+
 from dermdistill import params
 from dermdistill.errors import run
 from dermdistill.reporting import report
@@ -10,4 +12,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *sys.argv[1:])

@@ -16,6 +16,7 @@ from dvc.repo import Repo
 
 from dermdistill import demo, params
 from dermdistill.data import phantom
+from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, predictions
 from dermdistill.reporting import verify
 
@@ -102,6 +103,27 @@ def test_committed_splits_share_no_lesion_and_no_image() -> None:
     assert sum(part["lesion_id"].nunique() for part in parts) == together["lesion_id"].nunique() == 7_470
 
 
+@pytest.mark.parametrize(("stage", "arguments"), [("calibrate", []), ("evaluate", ["a", "b"]), ("prepare", ["x"])])
+def test_a_stage_called_wrongly_says_how(stage: str, arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "takes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_overwrites_no_folder_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.txt").write_text("years of work")
+    monkeypatch.chdir(ROOT)
+    for folder, says in ((tmp_path / "work", "no earlier demo"), (ROOT, "no earlier demo")):
+        with pytest.raises(UserError, match=says):
+            demo.main(str(folder))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="not the top folder"):
+        demo.main("elsewhere")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.txt"]
+
+
 SMALL = {
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
@@ -127,7 +149,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dvc(folder: Path, *command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, text=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # whichever Python a stage would find
+    call = [sys.executable, "-m", "dvc", *command]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.evaluation import calibration, metrics, predictions
-from dermdistill.files import write_json, write_text
+from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
 from dermdistill.reporting import cases, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
@@ -101,6 +101,11 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
     )
     write_json(root / "metrics/split.json", {"seed": 42, "images_by_diagnosis": {"train": counts, "val": counts}})
     write_json(root / f"metrics/quantize/{settings.shipped}.json", {"bytes": {"fp32": 4_000_000, "int8": 1_100_000}})
+    write_text(root / "models/deploy/student.int8.onnx", "stands for a model")
+    digest = sha256(root / "models/deploy/student.int8.onnx")
+    thresholds = read_json(root / f"metrics/calibrate/{settings.shipped}.json")["thresholds"]
+    write_json(root / "models/deploy/student.int8.json", {"sha256": digest, "thresholds": thresholds})
+    write_json(root / "metrics/ship.json", {"id": settings.shipped, "sha256": digest})
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +131,21 @@ def edit(path: Path, keys: list[str], value: object) -> None:
         place = place[key]
     place[keys[-1]] = value
     path.write_text(json.dumps(content))
+
+
+def test_another_shipped_file_is_found(project: Path) -> None:
+    with (project / "models/deploy/student.int8.onnx").open("a") as model:
+        model.write("!")
+    assert [line.split(":")[0] for line in verify(project)] == ["metrics/ship.json", "models/deploy/student.int8.json"]
+    (project / "models/deploy/student.int8.onnx").unlink()
+    assert "student.int8.onnx does not exist" in verify(project)[0]
+
+
+def test_another_threshold_in_the_shipped_file_is_found(project: Path) -> None:
+    edit(project / "models/deploy/student.int8.json", ["thresholds", "sensitivity"], 0.5)
+    assert [line.split(": ")[0] for line in verify(project)] == [
+        "models/deploy/student.int8.json:thresholds.sensitivity"
+    ]
 
 
 def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:

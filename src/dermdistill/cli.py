@@ -61,6 +61,11 @@ def evaluate(given: argparse.Namespace) -> None:
 
     detector = Detector(given.model)
     thresholds = _thresholds(detector, "sensitivity")
+    if given.output:  # before the work, not after it
+        try:
+            given.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {given.output} ({error.strerror}); name a folder") from None
     rows, images = read_labels(given.labels), find_images(given.images)
     _match(rows, images, given.labels, given.images)
     probabilities = _stream(detector, [row["image_id"] for row in rows], images)
@@ -132,7 +137,7 @@ def read_labels(path: Path) -> list[dict[str, str]]:
 def find_images(path: Path) -> dict[str, Callable[[], bytes]]:
     """Image id (file name without suffix) → reader of its bytes, over a folder's subfolders or one zip."""
     if path.is_dir():
-        files = [(file.name, file.read_bytes) for file in sorted(path.rglob("*"))]
+        files = [(file.name, file.read_bytes) for file in sorted(path.rglob("*")) if file.is_file()]
     else:
         try:
             archive = zipfile.ZipFile(path)

@@ -5,6 +5,7 @@ set and its own DVC state, so that nothing of the repository around it is touche
 rebuilds only what changed in the source since.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,20 +18,26 @@ from dermdistill.data import phantom
 from dermdistill.errors import UserError, run
 from dermdistill.files import write_text
 
+MARK = ".demo"  # this folder is ours to overwrite
 SOURCE = ("src", "stages", "dvc.yaml", ".dvcignore")
 
 
 def main(folder: str) -> None:
-    target = Path(folder).resolve()
-    copy_source(Path.cwd(), target)
-    if not (target / "data/raw/HAM10000_metadata.csv").exists():
+    source, target = Path.cwd(), Path(folder).resolve()
+    if not all((source / name).exists() for name in SOURCE):
+        raise UserError(f"{source} is not the top folder of the repository; run `make demo` there")
+    if target.exists() and any(target.iterdir()) and not (target / MARK).exists():
+        raise UserError(f"{target} is not empty and no earlier demo; name another folder")
+    copy_source(source, target)
+    (target / MARK).touch()
+    if not all((target / "data/raw" / name).exists() for name in (*phantom.PARTS, phantom.TABLE)):
         phantom.write(target / "data/raw")
     if not (target / ".dvc").exists():
         call(target, "dvc", "init", "--quiet", "--no-scm")
         call(target, "dvc", "config", "core.analytics", "false")
     call(target, "dvc", "repro")
-    call(target, "dvc", "metrics", "show", "metrics/summary.json")
-    print(f"\nreport: {target / 'reports/report.html'}")
+    print((target / "docs/fragments/results.md").read_text(encoding="utf-8"))
+    print(f"report: {target / 'reports/report.html'}")
 
 
 def copy_source(source: Path, target: Path) -> None:
@@ -54,7 +61,11 @@ def merged(base: Any, changes: Any) -> Any:
 
 
 def call(folder: Path, *command: str) -> None:
-    if subprocess.run([sys.executable, "-m", *command], cwd=folder, check=False).returncode:
+    """Run a Python program in ``folder``; the stages it starts find the same Python first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, env=os.environ | {"PATH": path}, check=False
+    ).returncode:
         raise UserError(f"`{' '.join(command)}` failed in {folder}; the lines above say why")
 
 

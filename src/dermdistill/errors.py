@@ -5,6 +5,7 @@ into that sentence on standard error and exit code 1. Every other exception is a
 keeps its traceback.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ class UserError(Exception):
 def run(main: Callable[..., None], *arguments: str) -> None:
     """Call ``main(*arguments)``; a UserError ends the process with its sentence and exit code 1."""
     try:
+        _expect(main, arguments)
         main(*arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -23,3 +25,13 @@ def run(main: Callable[..., None], *arguments: str) -> None:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _expect(main: Callable[..., None], arguments: tuple[str, ...]) -> None:
+    wanted = inspect.signature(main)
+    try:
+        wanted.bind(*arguments)
+    except TypeError:
+        names = " ".join(name.upper() for name in wanted.parameters) or "no argument"
+        given = " ".join(arguments) or "none"
+        raise UserError(f"{sys.argv[0]} takes {names}, but was given {given}; see dvc.yaml") from None

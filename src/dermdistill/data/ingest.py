@@ -27,6 +27,7 @@ from dermdistill.errors import UserError
 from dermdistill.files import atomic
 
 COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
+LARGEST = 100_000_000  # bytes a member of a zip may unpack to
 SUFFIXES = (".jpg", ".jpeg", ".png")
 ABSENT = (
     "{folder} holds no HAM10000: run `make data SOURCE=DIR` to bring in a local copy, `make data` to download the "
@@ -123,7 +124,7 @@ def find_images(folder: Path) -> dict[str, Callable[[], bytes]]:
     readers: dict[str, Callable[[], bytes]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
-            _add(readers, path.stem, path.read_bytes, path)
+            _add(readers, path.stem, _file_reader(path), path)
         elif path.suffix.lower() == ".zip":
             archive = _open_zip(path)
             for member in archive.namelist():
@@ -138,6 +139,16 @@ def _add(readers: dict[str, Callable[[], bytes]], name: str, reader: Callable[[]
     readers[name] = reader
 
 
+def _file_reader(path: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); replace it or run `make data` again") from None
+
+    return read
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
@@ -147,6 +158,10 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 def _member_reader(archive: zipfile.ZipFile, member: str, path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
+        if archive.getinfo(member).file_size > LARGEST:
+            raise UserError(
+                f"{member} in {path} unpacks to more than {LARGEST:,} bytes; it is no image of this data set"
+            )
         try:
             return archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

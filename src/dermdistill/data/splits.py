@@ -75,32 +75,39 @@ def _extend(kept: Mapping[str, str], new: list[str], shares: Mapping[str, float]
     return added
 
 
-def audit(table: pd.DataFrame, assignment: Mapping[str, str]) -> dict[str, Any]:
+def audit(table: pd.DataFrame, part: pd.Series, shares: Mapping[str, float]) -> dict[str, Any]:
     """Counts by part and diagnosis, and everything that could have leaked.
 
     Args:
         table: ``image_id, lesion_id, dx, pixels_sha256``.
-        assignment: lesion id → part.
+        part: of each image, by image id, as read back from the files written: what they say, not what was meant.
+        shares: part → share, for what a split by image would have leaked.
     """
-    part = table["lesion_id"].map(assignment)
-    per_fingerprint = part.groupby(table["pixels_sha256"]).nunique()
-    per_image = table["image_id"].map(lambda name: _cut_one(name))
+    part = table["image_id"].map(part)
+    by_image = table["image_id"].map(lambda name: _drawn_alone(name, shares))
+    assignment = sorted(zip(table["image_id"], part, strict=True))
     return {
         "images": {name: int((part == name).sum()) for name in PARTS},
         "lesions": {name: int(table["lesion_id"][part == name].nunique()) for name in PARTS},
         "images_by_diagnosis": {name: _counts(table["dx"][part == name]) for name in PARTS},
-        "lesions_in_several_parts": int((part.groupby(table["lesion_id"]).nunique() > 1).sum()),
-        "identical_images_in_several_parts": int((per_fingerprint > 1).sum()),
-        "lesions_with_conflicting_labels": int((table.groupby("lesion_id")["dx"].nunique() > 1).sum()),
-        "leaked_lesions_if_split_by_image": int((per_image.groupby(table["lesion_id"]).nunique() > 1).sum()),
-        "sha256": hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(assignment.items())).encode()).hexdigest(),
+        "images_in_no_part": int(part.isna().sum()),
+        "lesions_in_several_parts": _crossing(part, table["lesion_id"]),
+        "identical_images_in_several_parts": _crossing(part, table["pixels_sha256"]),
+        "lesions_with_conflicting_labels": _crossing(table["dx"], table["lesion_id"]),
+        "leaked_lesions_if_split_by_image": _crossing(by_image, table["lesion_id"]),
+        "sha256": hashlib.sha256("\n".join(f"{image} {name}" for image, name in assignment).encode()).hexdigest(),
     }
 
 
-def _cut_one(name: str) -> str:
-    """The part an image would fall into if each image were drawn for itself, 70/15/15."""
+def _crossing(values: pd.Series, groups: pd.Series) -> int:
+    """In how many groups more than one value occurs."""
+    return int((values.groupby(groups).nunique() > 1).sum())
+
+
+def _drawn_alone(name: str, shares: Mapping[str, float]) -> str:
+    """The part an image would fall into if each image were drawn for itself."""
     draw = int.from_bytes(_order(0, name)[:8]) / 2**64
-    return "train" if draw < 0.7 else "val" if draw < 0.85 else "holdout"
+    return "train" if draw < shares["train"] else "val" if draw < shares["train"] + shares["val"] else "holdout"
 
 
 def _counts(dx: pd.Series) -> dict[str, int]:

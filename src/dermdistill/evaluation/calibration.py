@@ -123,9 +123,9 @@ def youden_threshold(positive: np.ndarray, score: np.ndarray) -> float:
 
 
 def _floor(score: np.ndarray) -> np.ndarray:
-    """Down to the next six-decimal number: ``score >= floor(score)`` holds with a margin for float noise,
-    so the image a threshold was read from stays on its side on another machine."""
-    return np.maximum(np.round(np.floor(score * 1e6 - 1e-2) / 1e6, DECIMALS), 0.0)
+    """Down to a six-decimal number: ``score >= floor(score)`` holds with a margin of 5e-7, more than float32
+    noise, so the image a threshold was read from stays on its side in the shipped file and elsewhere."""
+    return np.maximum(np.round(np.floor(score * 1e6 - 0.5) / 1e6, DECIMALS), 0.0)
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, predictions, protocol
-from dermdistill.files import read_json
+from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
 from dermdistill.reporting import report, tables
 
@@ -43,6 +43,7 @@ def verify(root: str | Path) -> list[str]:
                 found += lines
         except UserError as error:
             found.append(str(error))
+    found += _check_shipped(root, settings)
     complete = all(len(recomputed[part]) == len(settings.model_ids()) for part in PARTS)
     return found + (_check_published(root, settings, recomputed) if complete else [])
 
@@ -97,6 +98,22 @@ def _check_images(name: str, known: predictions.Predictions, split: pd.DataFrame
     return (
         [f"{name}: {known.image_id[wrong][0]} has another diagnosis or lesion than in the split"] if wrong.any() else []
     )
+
+
+def _check_shipped(root: Path, settings: Params) -> Iterator[str]:
+    """The file in git is the one whose checks are published, and carries the evaluated thresholds."""
+    model, manifest = root / "models/deploy/student.int8.onnx", "models/deploy/student.int8.json"
+    try:
+        shipped, text = read_json(root / "metrics/ship.json"), read_json(root / manifest)
+        fitted = calibration.read(root / f"metrics/calibrate/{settings.shipped}.json")
+        yield from differences("metrics/ship.json", shipped["id"], settings.shipped, 0, "id")
+        yield from differences("metrics/ship.json", shipped["sha256"], sha256(model), 0, "sha256")
+        yield from differences(manifest, text["sha256"], sha256(model), 0, "sha256")
+        yield from differences(manifest, text["thresholds"], dict(fitted.thresholds), 0, "thresholds")
+    except FileNotFoundError:
+        yield f"{model} does not exist; restore it from git or run `dvc repro ship`"
+    except UserError as error:
+        yield str(error)
 
 
 def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]) -> list[str]:

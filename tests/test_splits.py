@@ -1,0 +1,258 @@
+"""Lesions never cross, shares are kept, and nothing but ids, labels, seed and shares decides."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, change_params
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermdistill.classes import CLASSES
+from dermdistill.data.splits import PARTS, assign, audit, lesions_by_diagnosis
+from stages import split
+
+SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
+
+
+def table_of(lesions: list[tuple[str, int]], prefix: str = "L") -> pd.DataFrame:
+    """One row an image, from (dx, number of images) of each lesion."""
+    rows = [
+        (f"{prefix}{number}_{view}", f"{prefix}{number}", dx, f"{prefix}{number}-{view}")
+        for number, (dx, views) in enumerate(lesions)
+        for view in range(views)
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "lesion_id", "dx", "pixels_sha256"])
+
+
+def audited(table: pd.DataFrame, assignment: dict[str, str]) -> dict[str, Any]:
+    """The audit of tables that were written as ``assignment`` (lesion → part) says."""
+    return audit(table, table.set_index("image_id")["lesion_id"].map(assignment), SHARES)
+
+
+lesions = st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(1, 4)), min_size=1, max_size=80)
+seeds = st.integers(0, 2**32 - 1)
+shares = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)).map(
+    lambda parts: {name: part / sum(parts) for name, part in zip(PARTS, parts, strict=True)}
+)
+
+
+def sizes(table: pd.DataFrame, assignment: dict[str, str], dx: str) -> dict[str, int]:
+    parts = [assignment[lesion] for lesion in lesions_by_diagnosis(table)[dx]]
+    return {part: parts.count(part) for part in PARTS}
+
+
+@given(lesions, seeds, shares)
+def test_every_lesion_gets_one_part_and_each_diagnosis_its_share(
+    drawn: list[tuple[str, int]], seed: int, wanted: dict[str, float]
+) -> None:
+    table = table_of(drawn)
+    assignment = assign(table, wanted, seed)
+    assert set(assignment) == set(table["lesion_id"]) and set(assignment.values()) <= set(PARTS)
+    for dx in CLASSES:
+        found = sizes(table, assignment, dx)
+        assert all(abs(found[part] - wanted[part] * sum(found.values())) < 1 for part in PARTS)
+    facts = audited(table, assignment)
+    assert sum(facts["images"].values()) == len(table) and sum(facts["lesions"].values()) == len(drawn)
+
+
+@given(lesions, seeds, st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(drawn: list[tuple[str, int]], seed: int, random: object) -> None:
+    table = table_of(drawn)
+    order = list(range(len(table)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = table.iloc[order].reset_index(drop=True)
+    assert assign(shuffled, SHARES, seed) == assign(table, SHARES, seed)
+
+
+@given(lesions, lesions, seeds, seeds)
+def test_an_assigned_lesion_never_moves_when_lesions_are_added(
+    old: list[tuple[str, int]], new: list[tuple[str, int]], seed: int, other_seed: int
+) -> None:
+    first = table_of(old)
+    before = assign(first, SHARES, seed)
+    grown = pd.concat([table_of(new, "N"), first], ignore_index=True)
+    after = assign(grown, SHARES, other_seed, before)
+    assert {lesion: after[lesion] for lesion in before} == before
+    assert set(after) == set(grown["lesion_id"])
+
+
+@given(seeds)
+def test_new_lesions_fill_the_emptiest_part(seed: int) -> None:
+    table = table_of([("mel", 1)] * 100)
+    lopsided = dict(zip(sorted(table["lesion_id"])[:40], ["train"] * 20 + ["val"] * 20, strict=True))
+    added = {k: v for k, v in assign(table, SHARES, seed, lopsided).items() if k not in lopsided}
+    # Of 100 the ideal is 70/15/15. Val has 20 already, so nobody joins it; train and holdout lack those 5 evenly.
+    counts = {part: list(added.values()).count(part) for part in PARTS}
+    assert counts["val"] == 0 and counts["train"] in (47, 48) and counts["holdout"] in (12, 13)
+
+
+def test_a_diagnosis_seen_for_the_first_time_is_cut_like_a_fresh_split() -> None:
+    before = assign(table_of([("nv", 1)] * 30), SHARES, 1)
+    grown = pd.concat([table_of([("nv", 1)] * 30), table_of([("df", 2)] * 20, "D")])
+    assert sizes(grown, assign(grown, SHARES, 1, before), "df") == {"train": 14, "val": 3, "holdout": 3}
+
+
+def test_a_removed_lesion_leaves_the_assignment() -> None:
+    before = assign(table_of([("nv", 1)] * 30), SHARES, 1)
+    fewer = table_of([("nv", 1)] * 20)
+    assert set(assign(fewer, SHARES, 1, before)) == set(fewer["lesion_id"])
+
+
+def test_different_seeds_give_different_splits_and_the_same_seed_the_same() -> None:
+    table = table_of([("nv", 2)] * 60)
+    found = [assign(table, SHARES, seed) for seed in (0, 0, 1, 42)]
+    assert found[0] == found[1] and found[0] != found[2] and found[2] != found[3] and found[0] != found[3]
+
+
+def test_the_assignment_is_the_one_published() -> None:
+    """Pinned: a change of library or of the hash would silently reshuffle everybody's split."""
+    assignment = assign(table_of([("mel", 1), ("nv", 1)] * 10), SHARES, 42)
+    assert sorted(k for k, v in assignment.items() if v == "holdout") == ["L18", "L5"]
+
+
+def test_a_lesion_with_conflicting_labels_counts_under_the_most_frequent_one() -> None:
+    table = table_of([("nv", 3), ("bkl", 1)])
+    table.loc[table["image_id"].isin(["L0_1", "L0_2"]), "dx"] = "mel"
+    found = lesions_by_diagnosis(table)
+    assert found["mel"] == ["L0"] and found["bkl"] == ["L1"] and found["nv"] == []
+    assert audited(table, {"L0": "train", "L1": "val"})["lesions_with_conflicting_labels"] == 1
+
+
+# --- the audit --------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_counts_identical_pixels_across_parts_only() -> None:
+    table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
+    assignment = {"L0": "train", "L1": "val", "L2": "train"}
+    assert audited(table, assignment)["identical_images_in_several_parts"] == 0
+    table.loc[3, "pixels_sha256"] = table["pixels_sha256"][0]  # L2 and L0, both in train
+    assert audited(table, assignment)["identical_images_in_several_parts"] == 0
+    table.loc[2, "pixels_sha256"] = table["pixels_sha256"][0]  # L1 is in val
+    assert audited(table, assignment)["identical_images_in_several_parts"] == 1
+
+
+def test_the_audit_counts_a_lesion_that_crosses_and_an_image_that_was_lost() -> None:
+    table = table_of([("nv", 2), ("mel", 3)])
+    parts = pd.Series("train", index=table["image_id"])
+    assert audit(table, parts, SHARES)["lesions_in_several_parts"] == 0
+    parts["L1_2"] = "holdout"
+    assert audit(table, parts, SHARES)["lesions_in_several_parts"] == 1
+    assert audit(table, parts.drop("L0_0"), SHARES)["images_in_no_part"] == 1
+
+
+def test_the_audit_tells_what_a_split_by_image_would_have_leaked() -> None:
+    single = audited(table_of([("nv", 1)] * 50), dict.fromkeys((f"L{i}" for i in range(50)), "train"))
+    several = audited(table_of([("nv", 4)] * 50), dict.fromkeys((f"L{i}" for i in range(50)), "train"))
+    assert single["leaked_lesions_if_split_by_image"] == 0
+    assert several["leaked_lesions_if_split_by_image"] > 25  # 1 − Σ share⁴ ≈ 76 % of 50
+
+
+def test_the_audits_hash_is_of_the_assignment() -> None:
+    table = table_of([("nv", 1), ("mel", 1)])
+    one, two = {"L0": "train", "L1": "val"}, {"L0": "val", "L1": "train"}
+    assert audited(table, one)["sha256"] == audited(table, dict(reversed(one.items())))["sha256"]
+    assert audited(table, one)["sha256"] != audited(table, two)["sha256"]
+
+
+# --- the stage --------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path) -> dict[str, str]:
+    """Image id → part; fails if an image or a lesion stands in two parts."""
+    tables = [pd.read_csv(folder / f"data/splits/{part}.csv", dtype=str).assign(part=part) for part in PARTS]
+    table = pd.concat(tables)
+    assert not table["image_id"].duplicated().any()
+    assert table.groupby("lesion_id")["part"].nunique().max() == 1
+    return dict(zip(table["image_id"], table["part"], strict=True))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "data/splits").iterdir()}
+
+
+def test_the_stage_gives_every_image_one_part_and_reports_no_leak(project: Path) -> None:
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    assert set(written(project)) == set(metadata["image_id"])
+    facts = json.loads(Path("metrics/split.json").read_text())
+    assert facts["lesions_in_several_parts"] == facts["identical_images_in_several_parts"] == 0
+    assert sum(facts["images"].values()) == len(metadata)
+    for part in PARTS:
+        table = pd.read_csv(f"data/splits/{part}.csv", dtype=str)
+        merged = table.merge(metadata, on=["image_id", "lesion_id", "dx", "dx_type"])
+        assert len(merged) == len(table) == facts["images"][part]
+
+
+def test_the_stage_keeps_a_committed_assignment(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(project)
+    split.main()
+    assert files(project) == before and "60 kept where they were, 0 newly assigned" in capsys.readouterr().out
+    # A committed assignment that no seed would give: two lesions have changed places.
+    path = Path("data/splits/assignment.json")
+    content = json.loads(path.read_text())
+    lesions = content["lesions"]
+    a, b = (next(lesion for lesion, part in lesions.items() if part == name) for name in ("train", "val"))
+    lesions[a], lesions[b] = "val", "train"
+    path.write_text(json.dumps(content))
+    plain = written(project)
+    split.main()
+    swapped = written(project)
+    changed = {image for image in plain if plain[image] != swapped[image]}
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    assert changed == set(metadata["image_id"][metadata["lesion_id"].isin([a, b])])
+    split.main()
+    assert written(project) == swapped
+
+
+def test_the_stage_keeps_old_lesions_when_the_data_grow(project: Path) -> None:
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    few = metadata[metadata["lesion_id"].isin(sorted(metadata["lesion_id"].unique())[::2])]
+    few.to_csv("data/prepared/metadata.csv", index=False)
+    shutil.rmtree("data/splits")
+    split.main()
+    before = written(project)
+    metadata.to_csv("data/prepared/metadata.csv", index=False)
+    split.main()
+    after = written(project)
+    assert len(after) > len(before) and {image: after[image] for image in before} == before
+
+
+def test_the_stage_keeps_lesions_that_were_away_for_a_while(project: Path) -> None:
+    before = written(project)
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    metadata.sample(frac=0.3, random_state=0).to_csv("data/prepared/metadata.csv", index=False)
+    split.main()
+    assert len(written(project)) < len(before)
+    metadata.to_csv("data/prepared/metadata.csv", index=False)
+    split.main()
+    assert written(project) == before
+
+
+@pytest.mark.parametrize("change", [{"split.seed": 7}, {"split.val": 0.3}])
+def test_the_stage_makes_a_fresh_split_when_its_parameters_change(project: Path, change: dict[str, float]) -> None:
+    before = written(project)
+    change_params(project, change)
+    split.main()
+    fresh = files(project)
+    assert written(project) != before
+    shutil.rmtree("data/splits")
+    split.main()
+    assert files(project) == fresh  # nothing of the old assignment is in it
+
+
+def test_the_committed_split_of_the_repository_has_no_crossing_lesion() -> None:
+    folder = REPOSITORY / "data/splits"
+    if not folder.exists():
+        pytest.skip("no split is committed yet")
+    parts = written(REPOSITORY)
+    tables = {part: pd.read_csv(folder / f"{part}.csv", dtype=str) for part in PARTS}
+    lesions_of = {part: table.groupby("dx")["lesion_id"].nunique() for part, table in tables.items()}
+    counts = pd.DataFrame(lesions_of).fillna(0)
+    settings = json.loads((folder / "assignment.json").read_text())["settings"]
+    for part in ("val", "holdout"):
+        assert np.abs(counts[part] - settings[part] * counts.sum(axis=1)).max() < 1.01
+    assert set(counts.index) == set(CLASSES) and len(parts) == sum(map(len, tables.values()))
