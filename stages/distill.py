@@ -21,7 +21,7 @@ def main(name: str, seed: str) -> None:
     jobs.train(
         f"student_{name}_s{seed}",
         "models/students",
-        settings.students[name],
+        settings.student(name),
         settings.train,
         int(seed),
         make_loss,

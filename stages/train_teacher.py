@@ -9,7 +9,7 @@ from dermdistill.learning import jobs
 
 def main(name: str) -> None:
     settings = params.load()
-    spec = settings.teachers[name]
+    spec = settings.teacher(name)
     jobs.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard: hard)
 
 

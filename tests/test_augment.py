@@ -73,6 +73,12 @@ def test_views_differ_by_epoch_seed_and_image(images: Tensor) -> None:
     assert (distances + torch.eye(len(every)) > 1e-3).all()
 
 
+@pytest.mark.parametrize("seed", [2**21, 2**31, 2**32 - 1])
+def test_large_seeds_keep_the_epochs_apart(images: Tensor, seed: int) -> None:
+    views = {augment(images[:1], ROWS[:1], EVERYTHING, seed, epoch).numpy().tobytes() for epoch in range(10)}
+    assert len(views) == 10
+
+
 def test_the_same_call_gives_the_same_bits_whatever_torch_drew_before(images: Tensor) -> None:
     before = images.clone()
     first = augment(images, ROWS, EVERYTHING, 3, 4)

@@ -301,12 +301,25 @@ def test_a_loss_that_is_no_number_ends_with_epoch_and_step(project: Path, capsys
     assert not TEACHER.exists()
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="weights spoilt by an epoch's last step reach scikit-learn")
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_a_sentence_too(project: Path) -> None:
     train = len(load_split("train").rows)
     change_params(project, {"teachers.small.lr": 1e30, "train.batch_size": train})  # one step an epoch
     with pytest.raises(UserError, match="lower lr"):
         train_teacher.main("small")
+
+
+def test_an_unknown_model_is_named_with_those_there_are(project: Path) -> None:
+    with pytest.raises(UserError, match=r"no 'nobody' under teachers, only small"):
+        train_teacher.main("nobody")
+
+
+@pytest.mark.parametrize("seed", [0, 2**21, 20240101, 2**32 - 1])
+def test_every_epoch_and_seed_has_an_order_of_its_own(project: Path, seed: int) -> None:
+    train, val = load_split("train"), load_split("val")
+    spec = params.load()
+    job = training.Job(load_images(), train, val, spec.teachers["small"], spec.train, seed, Path("none"))
+    orders = {np.concatenate(list(training._batches(job, epoch))).tobytes() for epoch in range(10)}
+    assert len(orders) == 10
 
 
 def test_too_few_images_for_a_batch(project: Path) -> None:

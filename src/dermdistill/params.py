@@ -7,7 +7,7 @@ dependency; the values themselves reach DVC through each stage's ``params:``.
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -149,6 +149,14 @@ class Params(Block):
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
         return self
 
+    def teacher(self, name: str) -> Teacher:
+        """The block of one teacher."""
+        return _pick(self.teachers, name, "teachers")
+
+    def student(self, name: str) -> Model:
+        """The block of one student."""
+        return _pick(self.students, name, "students")
+
     @property
     def shipped(self) -> str:
         """Id of the INT8 model that goes on the phone."""
@@ -159,6 +167,12 @@ class Params(Block):
         pairs = [(name, seed) for name in self.run.students for seed in self.run.seeds]
         students = [f"{kind}_{name}_s{seed}" for kind in ("student", "control", "int8") for name, seed in pairs]
         return [f"teacher_{name}" for name in self.run.teachers] + students
+
+
+def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:
+    if name not in blocks:
+        raise UserError(f"params.yaml has no {name!r} under {where}, only {', '.join(blocks)}")
+    return blocks[name]
 
 
 def _require(name: str, known: object, where: str, among: str) -> None:

@@ -35,7 +35,8 @@ def augment(images: Tensor, rows: np.ndarray, settings: Augment, seed: int, epoc
 
 def _draw(seed: int, epoch: int, row: int) -> np.ndarray:
     """(DRAWS,) uniform in [−1, 1)."""
-    return np.random.Generator(np.random.Philox(key=[(seed << 32) | epoch, row])).random(DRAWS) * 2 - 1
+    key = np.array([(seed << 32) | epoch, row], dtype=np.uint64)  # a list may become float64 and lose the epoch
+    return np.random.Generator(np.random.Philox(key=key)).random(DRAWS) * 2 - 1
 
 
 def _geometry(images: Tensor, draws: Tensor, settings: Augment) -> Tensor:

@@ -103,7 +103,7 @@ def _load_imagenet(network: nn.Module, arch: str) -> str:
         return f"{package.replace('_', '-')} from PyPI, sha256 {digest}"
     try:
         network.load_state_dict(timm.create_model(arch, pretrained=True).state_dict())
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # each hub, proxy and cache fails with a class of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"the ImageNet weights of {arch} are not to be had ({reason}); without a network choose "

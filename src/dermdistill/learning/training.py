@@ -116,9 +116,8 @@ def _train_epoch(
 
 def _batches(job: Job, epoch: int) -> Iterator[np.ndarray]:
     """Indices of each full batch of a fresh permutation; the few left over wait for another epoch."""
-    order = np.random.Generator(np.random.Philox(key=[(job.seed << 32) | epoch, 2**63])).permutation(
-        len(job.train.rows)
-    )
+    key = np.array([(job.seed << 32) | epoch, 2**63], dtype=np.uint64)  # no image has that number
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(len(job.train.rows))
     size = job.settings.batch_size
     if len(order) < size:
         raise UserError(f"train has {len(order)} images, fewer than train.batch_size {size}; lower it")
@@ -152,6 +151,10 @@ def predict(model: nn.Module, images: np.ndarray, rows: np.ndarray, batch_size: 
 
 def _validate(model: nn.Module, job: Job) -> dict[str, float]:
     logits, labels = predict(model, job.images, job.val.rows), job.val.labels
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            f"the weights are no longer numbers; lower lr (now {job.model.lr}); last good: {job.checkpoint}"
+        )
     melanoma = labels == MELANOMA
     if melanoma.all() or not melanoma.any():
         raise UserError(
