@@ -175,6 +175,15 @@ def test_a_second_repro_reruns_nothing(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_plots_of_dvc_have_something_to_draw(project: Path) -> None:
+    dvc(project, "plots", "show", "-o", "shown")
+    page = (project / "shown/index.html").read_text()
+    for drawn in ("plots_training_teacher_lite0", "plots_curves_roc_int8_tiny_s0", "plots_confusion_int8_tiny_s0"):
+        assert f'id = "{drawn}_csv"' in page
+    assert "var spec = {};" not in page  # what DVC writes for a plot it could not load
+
+
+@pytest.mark.slow
 def test_every_published_number_can_be_recomputed(project: Path) -> None:
     table = (project / "docs/fragments/results.md").read_text()
     (project / "README.md").write_text(f"<!-- results -->\n{table}\n<!-- /results -->\n")
