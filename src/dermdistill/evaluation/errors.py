@@ -42,7 +42,7 @@ def high_confidence_errors(
     """Ids of wrong diagnoses with a probability of at least ``minimum``, the surest first."""
     confidence = probabilities.max(axis=1)
     wrong = (probabilities.argmax(axis=1) != labels) & (confidence >= minimum)
-    return _ids(image_id, wrong, -confidence)
+    return ranked(image_id, wrong, -confidence)
 
 
 def per_class_change(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray) -> pd.DataFrame:
@@ -82,12 +82,12 @@ def cases(
         np.where(right_a, 0, probabilities_a.max(axis=1)), np.where(right_b, 0, probabilities_b.max(axis=1))
     )
     return {
-        "easy": _ids(image_id, right_a & right_b, -mean),
-        "challenging": _ids(image_id, right_a | right_b, mean),
-        "both_wrong": _ids(image_id, ~right_a & ~right_b, mean),
-        "only_a": _ids(image_id, right_a & ~right_b, truth_b - truth_a),
-        "only_b": _ids(image_id, right_b & ~right_a, truth_a - truth_b),
-        "high_confidence": _ids(image_id, (wrongness > 0) & (wrongness >= high_confidence), -wrongness),
+        "easy": ranked(image_id, right_a & right_b, -mean),
+        "challenging": ranked(image_id, right_a | right_b, mean),
+        "both_wrong": ranked(image_id, ~right_a & ~right_b, mean),
+        "only_a": ranked(image_id, right_a & ~right_b, truth_b - truth_a),
+        "only_b": ranked(image_id, right_b & ~right_a, truth_a - truth_b),
+        "high_confidence": ranked(image_id, (wrongness > 0) & (wrongness >= high_confidence), -wrongness),
     }
 
 
@@ -107,7 +107,7 @@ def _agreement(right_a: np.ndarray, right_b: np.ndarray, same: np.ndarray) -> di
     }
 
 
-def _ids(image_id: np.ndarray, kept: np.ndarray, rank: np.ndarray) -> list[str]:
+def ranked(image_id: np.ndarray, kept: np.ndarray, rank: np.ndarray) -> list[str]:
     """Ids of the kept images by ascending ``rank``; equal ranks by id, so that the order never wavers."""
     order = np.lexsort((image_id, rank))
     return [str(name) for name in image_id[order][kept[order]]]

@@ -120,18 +120,13 @@ def pick(judged: Mapping[str, Judged], high_confidence: float, count: int) -> pd
     missed = known.melanoma & ~a.called & ~b.called
     alarms = ~known.melanoma & a.called & b.called
     kinds = {
-        "missed_melanoma": _ranked(known.image_id, missed, both),
-        "false_alarm": _ranked(known.image_id, alarms, -both),
+        "missed_melanoma": errors.ranked(known.image_id, missed, both),
+        "false_alarm": errors.ranked(known.image_id, alarms, -both),
     }
     kinds |= errors.cases(known.image_id, known.labels, a.calibrated, b.calibrated, high_confidence)
     rows = [(kind, image) for kind in KINDS for image in kinds[kind][:count]]
     table = pd.DataFrame(rows, columns=["kind", "image_id"])
     return table.merge(_views(judged), on="image_id", how="left")
-
-
-def _ranked(image_id: np.ndarray, kept: np.ndarray, rank: np.ndarray) -> list[str]:
-    order = np.lexsort((image_id, rank))
-    return [str(image) for image in image_id[order][kept[order]]]
 
 
 def _views(judged: Mapping[str, Judged]) -> pd.DataFrame:

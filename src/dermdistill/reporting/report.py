@@ -273,9 +273,7 @@ def _panels(root: Path) -> list[Picture]:
 
 
 def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, Any]:
-    quantized = root / f"metrics/quantize/{results.settings.shipped}.json"
-    ship = root / "metrics/ship.json"
-    parity = tables.facts("Quantization parity", read_json(quantized))
+    quantized = read_json(root / f"metrics/quantize/{results.settings.shipped}.json")
     return {
         "val": tables.results_table("Validation", results.val),
         "holdout": tables.results_table("Holdout", results.holdout),
@@ -283,7 +281,8 @@ def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, A
         "thresholds": tables.thresholds_table(val, holdout),
         "calibration": tables.calibration_table(results.calibration, results.holdout),
         "errors": tables.error_tables(read_json(root / "metrics/analyze_errors.json")),
-        "shipped": parity + (tables.facts("Shipping checks", read_json(ship)) if ship.exists() else []),
+        "shipped": tables.facts("Quantization parity", quantized)
+        + tables.facts("Shipping checks", read_json(root / "metrics/ship.json")),
         "data": tables.facts("Data", read_json(root / "metrics/prepare.json"))
         + tables.facts("Split", read_json(root / "metrics/split.json")),
     }
