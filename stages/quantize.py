@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dermdistill import params
+from dermdistill import params, tracking
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.deployment import export, quantize
 from dermdistill.errors import run
@@ -24,7 +24,9 @@ def main(student: str, seed: str) -> None:
     report = quantize.parity(fp32, int8, images, val.rows, val.labels)
     numbers = settings.model_dump() | {"calibration_images": len(rows)}
     write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(int8), "quantize": numbers})
-    write_json(f"metrics/quantize/{model_id}.json", report | {"export_logit_difference": exported})
+    report |= {"export_logit_difference": exported}
+    write_json(f"metrics/quantize/{model_id}.json", report)
+    tracking.record(f"quantize {model_id}", numbers, report)
 
 
 if __name__ == "__main__":

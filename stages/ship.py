@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dermdistill import params
+from dermdistill import params, tracking
 from dermdistill.classes import MELANOMA
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.deployment import export
@@ -29,8 +29,12 @@ def main() -> None:
         text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
         report = {"bytes": path.stat().st_size} | strays(path, int8, fitted) | cost(fp32, int8)
         refuse(report, limits)
-    write_json(TARGET.with_suffix(".json"), {"model": TARGET.name, "bytes": report["bytes"]} | text)
+    card_shipped = {"model": TARGET.name, "bytes": report["bytes"]} | text
+    write_json(TARGET.with_suffix(".json"), card_shipped)
     write_json("metrics/ship.json", {"id": model_id, "sha256": text["sha256"]} | metrics.rounded(report, 9))
+    shipped = Detector(TARGET)
+    example = np.full((1, shipped.height, shipped.width, 3), 180, np.uint8)  # no image of the data set leaves here
+    tracking.shipped(TARGET, card_shipped, example, shipped.predict(example))
 
 
 def strays(path: Path, val: predictions.Predictions, fitted: calibration.Calibration) -> dict[str, float]:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from dermdistill import demo, presets
 from dermdistill.data import phantom
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -74,6 +75,58 @@ def run_stage() -> RunStage:
         )
 
     return call
+
+
+def dvc(folder: Path, *command: str, tracking: str = "off") -> str:
+    """What ``dvc COMMAND`` prints in ``folder``; its stages run under the Python of these tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = os.environ | {"PATH": path, "DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
+    call = [sys.executable, "-m", "dvc", *command]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=settings, check=False)
+    assert done.returncode == 0, f"dvc {' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def git(folder: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+TINY_RUN = {
+    "data": {"height": 32, "width": 48},
+    "train": {"batch_size": 8},
+    "teachers": {"lite0": {"epochs": 1}},
+    "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
+    "quantize": {"calibration_images": 16},
+    "evaluate": {"bootstrap": 50},
+    "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
+}
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository in which all stages ran through DVC on a few dozen phantom lesions, with a shared remote.
+
+    Shared: read it, or change a ``git clone`` of it (``dvc pull`` brings the rest).
+    """
+    folder = tmp_path_factory.mktemp("pipeline") / "repository"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        demo.copy_source(REPOSITORY, folder)
+    for name in (".gitignore", "presets"):
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, folder / name)
+    write_params(folder, presets.merged(yaml.safe_load((folder / "params.yaml").read_text()), TINY_RUN))
+    phantom.write(folder / "data/raw", lesions=120, seed=1, progress=False)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "user.name", "Test")
+    git(folder, "config", "user.email", "test@example.org")
+    dvc(folder, "init", "--quiet")
+    dvc(folder, "config", "core.analytics", "false")
+    dvc(folder, "remote", "add", "--default", "shared", str(folder.parent / "remote"))
+    dvc(folder, "repro", "--quiet", tracking="on")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "The whole pipeline on phantom data")
+    return folder
 
 
 @pytest.fixture(scope="session")

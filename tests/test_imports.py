@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "learning": LEAVES | {"data", "tracking"},
     "deployment": LEAVES | {"data", "learning"},
     "reporting": LEAVES | {"evaluation"},
-    "demo": LEAVES | {"data"},
+    "presets": {"errors"},
+    "demo": LEAVES | {"data", "presets"},
     "cli": LEAVES | {"data", "deployment", "evaluation", "demo"},
 }
 # Single modules that are held to more than their room.
@@ -39,7 +40,7 @@ HEAVY = {
     "timm": {"learning"},
     "safetensors": {"learning"},
     "mlflow": {"tracking"},
-    "onnx": {"deployment"},
+    "onnx": {"deployment", "tracking"},
     "onnxruntime": {"deployment"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},

@@ -2,7 +2,7 @@
 
 import ast
 import json
-import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from conftest import dvc, environment
 from dvc.repo import Repo
 
 from dermdistill import demo, params
-from dermdistill.data import phantom
 from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, predictions
 from dermdistill.reporting import verify
@@ -124,89 +124,55 @@ def test_the_demo_overwrites_no_folder_but_its_own(tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.txt"]
 
 
-SMALL = {
-    "data": {"height": 32, "width": 48},
-    "train": {"batch_size": 8},
-    "teachers": {"lite0": {"epochs": 1}},
-    "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
-    "quantize": {"calibration_images": 16},
-    "evaluate": {"bootstrap": 50},
-    "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
-}
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run through DVC on a few dozen phantom lesions."""
-    folder = tmp_path_factory.mktemp("project")
-    demo.copy_source(ROOT, folder)
-    settings = demo.merged(yaml.safe_load((folder / "params.yaml").read_text()), SMALL)
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
-    phantom.write(folder / "data/raw", lesions=120, seed=1, progress=False)
-    demo.call(folder, "dvc", "init", "--quiet", "--no-scm")
-    demo.call(folder, "dvc", "repro", "--quiet")
-    return folder
-
-
-def dvc(folder: Path, *command: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # whichever Python a stage would find
-    call = [sys.executable, "-m", "dvc", *command]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_one_command_makes_everything(project: Path) -> None:
-    settings = params.load(project / "params.yaml")
+def test_one_command_makes_everything(pipeline: Path) -> None:
+    settings = params.load(pipeline / "params.yaml")
     for model_id in settings.model_ids():
         for part in ("val", "holdout"):
-            assert (project / f"predictions/{part}/{model_id}.csv").is_file()
-            assert (project / f"metrics/{part}/{model_id}.json").is_file()
-    assert (project / "models/deploy/student.int8.onnx").stat().st_size < 4_000_000
-    assert (project / "reports/report.html").stat().st_size < 10_000_000
-    assert json.loads((project / "metrics/split.json").read_text())["lesions_in_several_parts"] == 0
+            assert (pipeline / f"predictions/{part}/{model_id}.csv").is_file()
+            assert (pipeline / f"metrics/{part}/{model_id}.json").is_file()
+    assert (pipeline / "models/deploy/student.int8.onnx").stat().st_size < 4_000_000
+    assert (pipeline / "reports/report.html").stat().st_size < 10_000_000
+    assert json.loads((pipeline / "metrics/split.json").read_text())["lesions_in_several_parts"] == 0
 
 
 @pytest.mark.slow
-def test_a_second_repro_reruns_nothing(project: Path) -> None:
-    assert "up to date" in dvc(project, "repro")
-    assert json.loads(dvc(project, "status", "--json")) == {}
+def test_a_second_repro_reruns_nothing(pipeline: Path) -> None:
+    assert "up to date" in dvc(pipeline, "repro")
+    assert json.loads(dvc(pipeline, "status", "--json")) == {}
 
 
 @pytest.mark.slow
-def test_the_plots_of_dvc_have_something_to_draw(project: Path) -> None:
-    dvc(project, "plots", "show", "-o", "shown")
-    page = (project / "shown/index.html").read_text()
+def test_the_plots_of_dvc_have_something_to_draw(pipeline: Path, tmp_path: Path) -> None:
+    dvc(pipeline, "plots", "show", "-o", str(tmp_path / "shown"))
+    page = (tmp_path / "shown/index.html").read_text()
     for drawn in ("plots_training_teacher_lite0", "plots_curves_roc_int8_tiny_s0", "plots_confusion_int8_tiny_s0"):
         assert f'id = "{drawn}_csv"' in page
     assert "var spec = {};" not in page  # what DVC writes for a plot it could not load
 
 
 @pytest.mark.slow
-def test_every_published_number_can_be_recomputed(project: Path) -> None:
-    table = (project / "docs/fragments/results.md").read_text()
-    (project / "README.md").write_text(f"<!-- results -->\n{table}\n<!-- /results -->\n")
-    assert verify.verify(project) == []
+def test_every_published_number_can_be_recomputed(pipeline: Path, tmp_path: Path) -> None:
+    table = (pipeline / "docs/fragments/results.md").read_text()
+    folder = tmp_path / "clone"
+    shutil.copytree(pipeline, folder, ignore=shutil.ignore_patterns(".dvc", "runtime", "raw"))
+    (folder / "README.md").write_text(f"<!-- results -->\n{table}\n<!-- /results -->\n")
+    assert verify.verify(folder) == []
 
 
 @pytest.mark.slow
-def test_the_shipped_file_answers_as_evaluated(project: Path) -> None:
+def test_the_shipped_file_answers_as_evaluated(pipeline: Path, tmp_path: Path) -> None:
     """`dermdistill predict` on a raw file gives the calibrated probabilities behind the published metrics."""
-    known = pd.read_csv(project / "predictions/holdout/int8_tiny_s0.csv").iloc[0]
-    for archive in (project / "data/raw").glob("*.zip"):
+    known = pd.read_csv(pipeline / "predictions/holdout/int8_tiny_s0.csv").iloc[0]
+    for archive in (pipeline / "data/raw").glob("*.zip"):
         with zipfile.ZipFile(archive) as images:
             if f"{known['image_id']}.jpg" in images.namelist():
-                (project / "one.jpg").write_bytes(images.read(f"{known['image_id']}.jpg"))
-    command = [sys.executable, "-m", "dermdistill.cli", "predict", "one.jpg", "--json"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment())
+                (tmp_path / "one.jpg").write_bytes(images.read(f"{known['image_id']}.jpg"))
+    command = [sys.executable, "-m", "dermdistill.cli", "predict", str(tmp_path / "one.jpg"), "--json"]
+    done = subprocess.run(command, cwd=pipeline, capture_output=True, text=True, env=environment())
     answer = json.loads(done.stdout)
 
-    holdout = predictions.read(project / "predictions/holdout/int8_tiny_s0.csv")
-    fitted = calibration.read(project / "metrics/calibrate/int8_tiny_s0.json")
+    holdout = predictions.read(pipeline / "predictions/holdout/int8_tiny_s0.csv")
+    fitted = calibration.read(pipeline / "metrics/calibrate/int8_tiny_s0.json")
     expected = fitted.apply(holdout.probabilities)[list(holdout.image_id).index(known["image_id"])]
     assert list(answer[0]["probabilities"].values()) == pytest.approx(expected, abs=1e-3)
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(SRC)}

@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from dermdistill.data import phantom
 from dermdistill.errors import UserError, run
 from dermdistill.files import write_text
+from dermdistill.presets import merged
 
 MARK = ".demo"  # this folder is ours to overwrite
 SOURCE = ("src", "stages", "dvc.yaml", ".dvcignore")
@@ -51,13 +51,6 @@ def copy_source(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
     params, preset = (yaml.safe_load((source / name).read_text()) for name in ("params.yaml", "presets/demo.yaml"))
     write_text(target / "params.yaml", yaml.safe_dump(merged(params, preset), sort_keys=False))
-
-
-def merged(base: Any, changes: Any) -> Any:
-    """``base`` with the values of ``changes`` in its place, block by block."""
-    if not isinstance(base, dict) or not isinstance(changes, dict):
-        return changes
-    return base | {name: merged(base.get(name), value) for name, value in changes.items()}
 
 
 def call(folder: Path, *command: str) -> None:

@@ -5,6 +5,7 @@ into that sentence on standard error and exit code 1. Every other exception is a
 keeps its traceback.
 """
 
+import errno
 import inspect
 import sys
 from collections.abc import Callable
@@ -21,6 +22,12 @@ def run(main: Callable[..., None], *arguments: str) -> None:
         main(*arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        print(f"error: the disk is full{where}; free some space and run the same command again", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -1,7 +1,8 @@
 """What lets a killed training go on as if it had never been: one file per training, replaced atomically.
 
 It lives in the ignored ``runtime/`` folder, because DVC deletes a stage's outputs before it reruns
-the stage. Its name carries a hash of everything the training depends on, so a checkpoint of other
+the stage; an experiment in a copy of the repository uses the folder of the original, which outlives
+the copy. Its name carries a hash of everything the training depends on, so a checkpoint of other
 parameters, data or code is never picked up. Only tensors and plain values are in it.
 """
 
@@ -9,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 from dermdistill.errors import UserError
 from dermdistill.files import atomic
 
-FOLDER = Path("runtime/checkpoints")
+FOLDER = Path(os.environ.get("DVC_ROOT", ""), "runtime/checkpoints")
 CODE = ("learning/*.py", "data/dataset.py", "files.py", "classes.py")
 
 

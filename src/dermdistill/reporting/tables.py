@@ -14,7 +14,8 @@ import pandas as pd
 
 from dermdistill.errors import UserError
 
-SUMMARY = {
+SUMMARY = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
+SEEDS = {
     "melanoma_roc_auc": "melanoma.roc_auc",
     "balanced_accuracy": "diagnosis.balanced_accuracy",
     "macro_f1": "diagnosis.macro_f1",
@@ -81,7 +82,7 @@ def cell(metrics: Metrics, key: str, digits: int = 3) -> Cell:
 
 
 def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
-    """The few numbers per model that `dvc metrics diff` shows."""
+    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there."""
     parts = {"val": val, "holdout": holdout}
     return {
         model: {
@@ -183,10 +184,10 @@ def seeds_table(holdout: Mapping[str, Metrics]) -> Table | None:
     rows = []
     for name, members in groups.items():
         if len(members) > 1:
-            values = [pd.Series([lookup(metrics, key) for metrics in members], dtype=float) for key in SUMMARY.values()]
+            values = [pd.Series([lookup(metrics, key) for metrics in members], dtype=float) for key in SEEDS.values()]
             shown = [Cell(f"{number(one.mean())} ± {number(one.std(ddof=1))}") for one in values]
             rows.append([Cell(name), Cell(str(len(members))), *shown])
-    heads = ["network", "seeds", *(key.replace("_", " ") for key in SUMMARY)]
+    heads = ["network", "seeds", *(key.replace("_", " ") for key in SEEDS)]
     return Table("Holdout: mean ± standard deviation over seeds.", heads, rows) if rows else None
 
 

@@ -1,0 +1,297 @@
+"""Used as its users use it: what reruns, experiments from queue to comparison, tracked runs, a shared remote."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, change_params, dvc, environment, git
+from dvc.repo import Repo
+
+from dermdistill import presets
+from dermdistill.errors import UserError
+from dermdistill.files import sha256
+
+pytestmark = pytest.mark.slow
+GUIDE = REPOSITORY / "docs/experiments.md"
+
+
+@pytest.fixture
+def clone(pipeline: Path, tmp_path: Path) -> Path:
+    """A clone with everything pulled, so that nothing needs to be rebuilt in it."""
+    dvc(pipeline, "push", "--quiet")
+    return cloned(pipeline, tmp_path / "clone")
+
+
+def cloned(pipeline: Path, folder: Path) -> Path:
+    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
+    git(folder, "config", "user.name", "Test")
+    git(folder, "config", "user.email", "test@example.org")
+    dvc(folder, "pull", "--quiet")
+    return folder
+
+
+# Only what changed is rebuilt -------------------------------------------------------------------------------------
+
+
+def reruns(folder: Path) -> tuple[set[str], set[str]]:
+    """Addresses of the stages DVC calls changed that follow from no other changed one; of these and all that follow."""
+    with Repo(folder) as repo:
+        changed, graph = set(repo.status()), repo.index.graph  # its edges run from a stage to what it needs
+        names = {stage: stage.addressing for stage in graph}
+        following = {names[other] for stage in graph if names[stage] in changed for other in nx.ancestors(graph, stage)}
+    return changed - following, changed | following
+
+
+def promised() -> dict[str, set[str]]:
+    """The README's table: what is changed → the stages said to rerun first."""
+    text = (REPOSITORY / "README.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)`[^|]* \| (.+) \|$", text.split("## What reruns when")[1].split("##")[0], re.M)
+    return {changed: set(re.findall(r"`([a-z0-9_]+)`", stages)) for changed, stages in rows}
+
+
+CHANGES = {
+    "data.height": 40,
+    "split.seed": 1,
+    "train.weight_decay": 0.5,
+    "teachers.lite0.lr": 1.0e-4,
+    "students.tiny.lr": 1.0e-4,
+    "kd.alpha": 0.1,
+    "quantize.method": "entropy",
+    "calibrate.sensitivity": 0.9,
+    "evaluate.bins": 5,
+    "run.teachers": ["lite0", "lite1"],
+}
+FILES = ("src/dermdistill/learning/training.py", "src/dermdistill/reporting/plots.py")
+
+
+@pytest.fixture(scope="module")
+def at_rest(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rest") / "copy"
+    shutil.copytree(pipeline, folder)
+    assert reruns(folder) == (set(), set())
+    return folder
+
+
+@pytest.fixture
+def changeable(at_rest: Path) -> Iterator[Path]:
+    yield at_rest
+    git(at_rest, "checkout", "--quiet", ".")
+
+
+@pytest.mark.parametrize("name", [*CHANGES, *FILES])
+def test_a_change_reruns_what_the_readme_says(name: str, changeable: Path) -> None:
+    if name in CHANGES:
+        change_params(changeable, {name: CHANGES[name]})
+    else:
+        (changeable / name).write_text((changeable / name).read_text() + "# changed\n")
+    assert {address.split("@")[0] for address in reruns(changeable)[0]} == promised()[name]
+
+
+def test_the_readme_promises_nothing_else() -> None:
+    assert set(promised()) == {*CHANGES, *FILES}
+
+
+def test_alpha_retrains_no_control_and_a_new_teacher_no_old_one(changeable: Path) -> None:
+    change_params(changeable, {"kd.alpha": 0.1})
+    spared = {address for address in reruns(changeable)[1] if "control" in address or "teacher" in address}
+    assert not spared
+    git(changeable, "checkout", "--quiet", ".")
+    change_params(changeable, {"run.teachers": ["lite0", "lite1"]})
+    assert reruns(changeable)[1] == {f"{stage}@lite1" for stage in TEACHER_STAGES} | {"report"}
+
+
+TEACHER_STAGES = ("train_teacher", "predict_teacher", "calibrate_teacher", "evaluate_teacher")
+
+
+# Experiments ------------------------------------------------------------------------------------------------------
+
+
+def commands(section: str) -> list[list[str]]:
+    """The lines after ``$`` of one section of the guide, as a shell would split them."""
+    text = GUIDE.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+
+
+def test_the_guides_ablation_from_queue_to_comparison(clone: Path) -> None:
+    baseline = {path.name: path.read_bytes() for path in (clone / "metrics/holdout").iterdir()}
+    teacher = sha256(clone / "models/teachers/teacher_lite0/model.safetensors")
+    said = {}
+    for program, *arguments in commands("An ablation, from queue to comparison"):
+        assert program == "dvc"
+        if arguments[:2] == ["queue", "start"]:  # what is queued is a snapshot: breaking the code now changes nothing
+            broken = clone / "stages/distill.py"
+            content = broken.read_text()
+            broken.write_text("raise SystemExit('not the code that was queued')\n")
+        said[" ".join(arguments[:2])] = dvc(clone, *arguments, tracking="on")
+        if arguments[:2] == ["queue", "start"]:
+            wait_for_queue(clone)
+            broken.write_text(content)
+
+    assert "alpha-1" in said["exp show"] and "alpha-2" in said["exp show"] and "student_tiny_s0" in said["exp show"]
+    assert "kd.alpha" in said["params diff"] and "control_tiny_s0" not in said["metrics diff"]
+    assert "student_tiny_s0.holdout.melanoma_roc_auc" in said["metrics diff"]
+    page = (clone / "dvc_plots/index.html").read_text()
+    assert "plots_training_student_tiny_s0" in page and "alpha-1" in page
+    log = dvc(clone, "queue", "logs", "alpha-1")
+    assert "Stage 'train_teacher@lite0' didn't change, skipping" in log and "stages.distill tiny 0" in log
+
+    assert "alpha: 0.9" in (clone / "params.yaml").read_text()  # alpha-2, applied
+    assert sha256(clone / "models/teachers/teacher_lite0/model.safetensors") == teacher
+    changed = {p.name for p in (clone / "metrics/holdout").iterdir() if p.read_bytes() != baseline[p.name]}
+    assert changed and changed <= {"student_tiny_s0.json", "int8_tiny_s0.json"}
+    assert json.loads(dvc(clone, "status", "--json")) == {}
+    names = {run["tags.mlflow.runName"] for run in runs(clone) if pd.isna(run["tags.mlflow.parentRunId"])}
+    assert {"alpha-1", "alpha-2"} <= names  # logged to the repository they were queued in
+
+
+def wait_for_queue(folder: Path, seconds: float = 900) -> None:
+    for _ in range(int(seconds)):
+        status = dvc(folder, "queue", "status")
+        if not re.search(r"\b(Queued|Running|Failed)\b", status):
+            return
+        assert "Failed" not in status, dvc(folder, "queue", "logs", "alpha-1")
+        time.sleep(1)
+    raise AssertionError(status)
+
+
+def test_a_preset_becomes_an_experiment_in_a_copy(clone: Path) -> None:
+    (clone / "presets/rich.yaml").write_text("kd: {alpha: 0.6}\nanalyze_errors: {panel_images: 2}\n")
+    before = (clone / "params.yaml").read_bytes()
+    command = [sys.executable, "-m", "dermdistill.presets", "rich", "--name", "rich", "-S", "kd.alpha=0.4"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=clone, env=environment() | {"PATH": path}, check=True, capture_output=True)
+    assert (clone / "params.yaml").read_bytes() == before
+    difference = dvc(clone, "params", "diff", "main", "rich", "--json")
+    new = {name: values["new"] for name, values in json.loads(difference)["params.yaml"].items()}
+    assert new == {"kd.alpha": 0.4, "analyze_errors.panel_images": 2}  # what is given by hand wins
+
+
+def test_presets_fit_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert presets.read("laptop") == {}
+    assert presets.flags({"a": {"b": [1, "x"], "c": None}}) == ["-S", 'a.b=[1, "x"]', "-S", "a.c=null"]
+    with pytest.raises(UserError, match=r"no preset 'dmeo'.*demo, laptop"):
+        presets.read("dmeo")
+
+
+# Tracked runs -----------------------------------------------------------------------------------------------------
+
+
+def runs(folder: Path) -> list[dict[str, object]]:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/runtime/mlflow.db")
+    found: list[dict[str, object]] = mlflow.search_runs(experiment_names=["dermdistill"]).to_dict("records")
+    return found
+
+
+def test_one_run_a_step_below_one_for_the_pipeline(pipeline: Path) -> None:
+    found = runs(pipeline)
+    parents = [run for run in found if pd.isna(run["tags.mlflow.parentRunId"])]
+    assert len(parents) == 1 and parents[0]["status"] == "FINISHED"
+    headline = json.loads((pipeline / "metrics/summary.json").read_text())["int8_tiny_s0"]["holdout"]
+    assert parents[0]["metrics.int8_tiny_s0.holdout.melanoma_roc_auc"] == headline["melanoma_roc_auc"]
+    models = ("teacher_lite0", "student_tiny_s0", "control_tiny_s0")
+    expected = {f"train {name}" for name in models} | {f"evaluate {name}" for name in (*models, "int8_tiny_s0")}
+    expected |= {"quantize int8_tiny_s0", "ship int8_tiny_s0"}
+    children = {run["tags.mlflow.runName"]: run for run in found if run is not parents[0]}
+    assert set(children) == expected
+    assert {run["tags.mlflow.parentRunId"] for run in children.values()} == {parents[0]["run_id"]}
+    assert children["train student_tiny_s0"]["tags.DVC_STAGE"] == "distill@tiny-0"
+
+
+def test_the_champion_answers_as_the_shipped_file(pipeline: Path) -> None:
+    import mlflow
+
+    from dermdistill.deployment.runtime import Detector
+
+    mlflow.set_tracking_uri(f"sqlite:///{pipeline}/runtime/mlflow.db")
+    champion = mlflow.pyfunc.load_model("models:/dermdistill@champion")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    expected = Detector(pipeline / "models/deploy/student.int8.onnx").predict(images)
+    np.testing.assert_array_equal(champion.predict(images)["probabilities"], expected)
+    assert champion.metadata.signature is not None
+
+
+def test_tracking_changes_no_bit(clone: Path) -> None:
+    """The pipeline ran tracked; the student trained anew, untracked and without MLflow's database, is the same."""
+    assert not (clone / "runtime/mlflow.db").exists()
+    before = sha256(clone / "models/students/student_tiny_s0/model.safetensors")
+    dvc(clone, "repro", "--quiet", "--force", "--single-item", "--no-run-cache", "distill@tiny-0")
+    assert sha256(clone / "models/students/student_tiny_s0/model.safetensors") == before
+    assert not (clone / "runtime/mlflow.db").exists()
+
+
+# Shared between machines ------------------------------------------------------------------------------------------
+
+
+def test_what_one_pushed_another_pulls_and_trains_nothing(clone: Path) -> None:
+    said = dvc(clone, "repro")
+    assert "Running stage" not in said and "up to date" in said
+
+
+def test_a_clone_without_data_and_remote_finds_everything_current(pipeline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    git(tmp_path, "clone", "--quiet", str(pipeline), str(folder))
+    said = dvc(folder, "repro", "--allow-missing", "--dry")
+    assert "Running stage" not in said
+
+
+# Accidents --------------------------------------------------------------------------------------------------------
+
+
+def test_dvc_killed_leaves_a_training_that_the_next_repro_respects(clone: Path) -> None:
+    """SIGKILL to dvc alone leaves its child training; then: one sentence, and in the end the same bits."""
+    change_params(clone, {"students.tiny.epochs": 40})
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "dvc", "repro", "control@tiny-0"]
+    settings = os.environ | {"PATH": path}
+    running = subprocess.Popen(command, cwd=clone, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    checkpoints = clone / "runtime/checkpoints"
+    for _ in range(1200):
+        if checkpoints.is_dir() and list(checkpoints.glob("control_tiny_s0-*")):
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    again = subprocess.run(command, cwd=clone, env=settings, capture_output=True, text=True, check=False)
+    assert again.returncode != 0 and "is being trained by another process" in again.stdout + again.stderr
+    orphan = subprocess.run(["pgrep", "-f", "stages.control tiny 0"], capture_output=True, text=True, check=True)
+    for process in orphan.stdout.split():
+        if os.readlink(f"/proc/{process}/cwd") == str(clone.resolve()):
+            os.kill(int(process), signal.SIGKILL)
+    dvc(clone, "repro", "--quiet", "control@tiny-0")
+    resumed = sha256(clone / "models/students/control_tiny_s0/model.safetensors")
+    dvc(clone, "repro", "--quiet", "--force", "--single-item", "--no-run-cache", "control@tiny-0")
+    assert sha256(clone / "models/students/control_tiny_s0/model.safetensors") == resumed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(pipeline: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        for name in ("data/raw", "params.yaml"):
+            (disk / name).parent.mkdir(parents=True, exist_ok=True)
+            (disk / name).symlink_to(pipeline / name)
+        (disk / "filler").write_bytes(b"0" * (4 * 2**20 - 200_000))
+        command = [sys.executable, "-m", "stages.prepare"]
+        done = subprocess.run(command, cwd=disk, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "error: the disk is full" in done.stderr, done.stderr
+        assert [path.name for path in (disk / "data").rglob("*") if path.is_file() and "raw" not in str(path)] == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
