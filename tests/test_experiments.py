@@ -47,7 +47,7 @@ def cloned(pipeline: Path, folder: Path) -> Path:
 
 def reruns(folder: Path) -> tuple[set[str], set[str]]:
     """Addresses of the stages DVC calls changed that follow from no other changed one; of these and all that follow."""
-    with Repo(folder) as repo:
+    with Repo(folder) as repo:  # folder is the current one, so that an address is a stage's name
         changed, graph = set(repo.status()), repo.index.graph  # its edges run from a stage to what it needs
         names = {stage: stage.addressing for stage in graph}
         following = {names[other] for stage in graph if names[stage] in changed for other in nx.ancestors(graph, stage)}
@@ -80,14 +80,18 @@ FILES = ("src/dermdistill/learning/training.py", "src/dermdistill/reporting/plot
 def at_rest(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rest") / "copy"
     shutil.copytree(pipeline, folder)
-    assert reruns(folder) == (set(), set())
     return folder
 
 
 @pytest.fixture
-def changeable(at_rest: Path) -> Iterator[Path]:
+def changeable(at_rest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(at_rest)  # DVC names stages relative to it
     yield at_rest
     git(at_rest, "checkout", "--quiet", ".")
+
+
+def test_nothing_reruns_at_rest(changeable: Path) -> None:
+    assert reruns(changeable) == (set(), set())
 
 
 @pytest.mark.parametrize("name", [*CHANGES, *FILES])
