@@ -65,6 +65,7 @@ class Train(Block):
     weight_decay: NotNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     clip_norm: Positive
+    ema: Annotated[float, Field(ge=0, lt=1)]
     class_weights: Literal["none", "sqrt", "balanced"]
     augment: Augment
 
