@@ -385,6 +385,44 @@ def test_the_weights_of_the_best_epoch_are_returned(
     assert same == [i == best for i in range(4)] and not model.training
 
 
+def test_the_average_follows_the_model_by_hand() -> None:
+    model, average = (torch.nn.BatchNorm1d(1) for _ in range(2))
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.running_mean.fill_(10.0)
+        model.num_batches_tracked.fill_(7)
+    training.follow(average, model, 0.75)
+    assert average.weight.item() == 0.75 * 1 + 0.25 * 3 and average.running_mean.item() == 0.25 * 10
+    assert average.num_batches_tracked.item() == 7 and model.weight.item() == 3
+    training.follow(average, model, 0.0)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in average.state_dict().items())
+
+
+def test_the_average_is_what_is_validated_and_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it the model itself, a decay of nearly 1 would change nothing."""
+    validated: list[torch.Tensor] = []
+    validate = training._validate
+
+    def note(model: torch.nn.Module, work: training.Job) -> dict[str, float]:
+        validated.append(first(model))
+        return validate(model, work)
+
+    monkeypatch.setattr(training, "_validate", note)
+    kept = {}
+    for decay in (0.0, 0.5):
+        change_params(project, {"train.ema": decay})
+        training.deterministic(0)
+        work = job(project / f"ema{decay}", epochs=1)
+        loss, network = losses.cross_entropy(torch.ones(7)), models.build(work.model)[0]
+        kept[decay] = first(training.fit(network, loss, work, lambda row, epoch: None)[0])
+    assert torch.equal(kept[0.0], validated[0]) and torch.equal(kept[0.5], validated[1])
+    assert not torch.equal(kept[0.0], kept[0.5])
+
+
+def first(model: torch.nn.Module) -> torch.Tensor:
+    return next(model.parameters()).detach().clone()
+
+
 def test_an_epoch_takes_each_train_image_at_most_once_and_in_another_order(project: Path) -> None:
     work = job(project)
     epochs = [np.concatenate(list(training._batches(work, epoch))) for epoch in (0, 1)]
