@@ -8,6 +8,7 @@ Deliberately absent: anything that looks at the label while touching pixels.
 
 import csv
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -179,6 +180,8 @@ def prepare(raw: Raw, folder: str | Path, height: int, width: int) -> dict[str, 
     folder, count = Path(folder), len(raw.table)
     with atomic(folder / "images.npy") as temporary:
         array = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
+        with temporary.open("r+b") as file:  # a full disk is an error here; writing to the mapping it would be SIGBUS
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
 
         def decode(row: int) -> str:
             array[row] = pixels.read(raw.readers[row](), raw.table["image_id"][row], height, width)
