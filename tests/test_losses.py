@@ -169,3 +169,31 @@ def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[math.log(3), 0.0]])  # probabilities 3/4 and 1/4; smoothed target 0.9 and 0.1
     value = cross_entropy(torch.ones(2), 0.2)(logits, torch.tensor([0]), IMAGES)["loss"].item()
     assert value == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25), rel=1e-6)
+
+
+def test_the_focal_loss_by_hand() -> None:
+    logits = torch.tensor([[math.log(3), 0.0] + [-1e9] * 5])  # probabilities ¾ and ¼
+    weights = torch.tensor([2.0, 1.0] + [1.0] * 5)
+    first = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([0]), IMAGES)["loss"].item()
+    assert first == pytest.approx(2 * 0.25**2 * -math.log(0.75), rel=1e-5)
+    second = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([1]), IMAGES)["loss"].item()
+    assert second == pytest.approx(0.75**2 * -math.log(0.25), rel=1e-5)
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.1]), st.sampled_from([0.0, 1.5]))
+def test_shares_of_classes_average_the_losses_of_each(seed: int, smoothing: float, gamma: float) -> None:
+    logits, weights = random_logits(seed), torch.rand(7, generator=torch.Generator().manual_seed(seed)) + 0.1
+    one, other = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 2, 6])
+    loss = cross_entropy(weights, smoothing, gamma)
+    single = [loss(logits, labels, IMAGES)["loss"].item() for labels in (one, other)]
+    shares = 0.3 * nn.functional.one_hot(one, 7) + 0.7 * nn.functional.one_hot(other, 7)
+    mixed = loss(logits, shares, IMAGES)["loss"].item()
+    assert mixed == pytest.approx(0.3 * single[0] + 0.7 * single[1], rel=1e-6)
+
+
+def test_the_effective_number_of_a_class_by_hand() -> None:
+    labels = np.repeat([0, 1], [1, 5000])
+    weights = class_weights(labels, 3, "effective").double()
+    ratio = (1 - 0.999**5000) / (1 - 0.999)  # effective number of the second class; of the first it is 1
+    assert (weights[0] / weights[1]).item() == pytest.approx(ratio, rel=1e-4) and weights[2] == 0
+    assert (weights[torch.from_numpy(labels)]).mean().item() == pytest.approx(1, rel=1e-5)

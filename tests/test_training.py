@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,85 @@ def test_the_average_is_what_is_validated_and_kept(project: Path, monkeypatch: p
 
 def first(model: torch.nn.Module) -> torch.Tensor:
     return next(model.parameters()).detach().clone()
+
+
+# --- options of the loop ----------------------------------------------------------------------------------------
+
+
+def with_settings(work: training.Job, **changes: object) -> training.Job:
+    return replace(work, settings=work.settings.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "stops"),
+    [
+        ([], 2, False),
+        ([0.5, 0.4, 0.4], 2, True),
+        ([0.5, 0.4], 2, False),
+        ([0.5, 0.4, 0.6], 2, False),
+        ([0.5] * 9, 0, False),
+    ],
+)
+def test_patience_counts_epochs_since_the_best(scores: list[float], patience: int, stops: bool) -> None:
+    assert training.exhausted(scores, patience) is stops
+
+
+def test_a_training_without_progress_ends_early(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_validate", lambda model, work: {"val_melanoma_auc": 0.5})
+    work = with_settings(job(project, epochs=9), patience=2)
+    loss = losses.cross_entropy(torch.ones(7))
+    _, history = training.fit(models.build(work.model)[0], loss, work, lambda row, epoch: None)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+
+
+def test_mixed_images_and_their_labels() -> None:
+    images, labels = torch.rand(6, 3, 4, 5), torch.tensor([0, 1, 2, 3, 4, 6])
+    mixed, shares = training.mixup(images, labels, 0.4, (0, 1, 2))
+    again = training.mixup(images, labels, 0.4, (0, 1, 2))
+    assert torch.equal(mixed, again[0]) and torch.equal(shares, again[1])
+    assert not torch.equal(mixed, training.mixup(images, labels, 0.4, (0, 1, 3))[0])
+    torch.testing.assert_close(shares.sum(1), torch.ones(6))
+    expected = torch.einsum("ij,jchw->ichw", shares[:, labels], images)  # distinct labels: shares name the partners
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_balanced_sampling_shows_every_class_as_often(project: Path) -> None:
+    work = with_settings(job(project), sampling="balanced")
+    drawn = np.concatenate([np.concatenate(list(training._batches(work, epoch))) for epoch in range(30)])
+    shares = np.bincount(work.train.labels[drawn], minlength=7) / len(drawn)
+    present = np.bincount(work.train.labels, minlength=7) > 0
+    assert shares[present] == pytest.approx(1 / present.sum(), abs=0.03) and not shares[~present].any()
+
+
+def test_lower_layers_learn_more_slowly(project: Path) -> None:
+    work = with_settings(job(project), layer_decay=0.5)
+    model = models.build(work.model)[0]
+    groups = training.parameter_groups(model, work.settings)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(scale) == len(list(model.parameters()))
+    assert scale[id(model.network.classifier.weight)] == 1 > scale[id(model.network.conv_stem.weight)]
+    assert decay[id(model.network.conv_stem.weight)] > 0 == decay[id(model.network.bn1.weight)]
+
+
+def test_frozen_statistics_stay_and_weights_do_not(project: Path) -> None:
+    work = with_settings(job(project, epochs=1), freeze_batch_norm=True, ema=0.0)
+    model = models.build(work.model)[0]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained, _ = training.fit(model, losses.cross_entropy(torch.ones(7)), work, lambda row, epoch: None)
+    for name, value in trained.state_dict().items():
+        statistic = "running" in name or "num_batches" in name
+        assert torch.equal(value, before[name]) == statistic, name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train.mixup": 0.4}, {"train.focal_gamma": 2.0}, {"train.sampling": "balanced"}, {"train.layer_decay": 0.8}],
+)
+def test_each_option_reaches_the_weights(project: Path, change: dict[str, object]) -> None:
+    before = teacher()
+    change_params(project, change)
+    assert teacher() != before
 
 
 def test_an_epoch_takes_each_train_image_at_most_once_and_in_another_order(project: Path) -> None:

@@ -66,7 +66,13 @@ class Train(Block):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     clip_norm: Positive
     ema: Annotated[float, Field(ge=0, lt=1)]
-    class_weights: Literal["none", "sqrt", "balanced"]
+    class_weights: Literal["none", "sqrt", "balanced", "effective"]
+    focal_gamma: NotNegative
+    sampling: Literal["each", "balanced"]
+    mixup: NotNegative
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    freeze_batch_norm: bool
+    patience: Annotated[int, Field(ge=0)]
     augment: Augment
 
 

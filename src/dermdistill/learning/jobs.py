@@ -41,7 +41,7 @@ def train(
         key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, pixels, labels, *inputs)
         path = checkpoint.path_of(model_id, key)
         weights = losses.class_weights(parts["train"].labels, len(CLASSES), settings.class_weights)
-        hard = losses.cross_entropy(weights, settings.label_smoothing)
+        hard = losses.cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
         job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path)
         with tracking.training(
             model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}

@@ -14,24 +14,44 @@ from torch import Tensor, nn
 Loss = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
 
-def class_weights(labels: np.ndarray, classes: int, kind: str) -> Tensor:
-    """(classes,) inverse frequency to the power 0 (none), ½ (sqrt) or 1 (balanced), averaging 1 over images.
+EFFECTIVE = 0.999  # β of Cui et al.: beyond some thousand images of a class, more of them hardly count
 
-    A class without images gets weight 0.
+
+def class_weights(labels: np.ndarray, classes: int, kind: str) -> Tensor:
+    """(classes,) how much an image of each class counts, averaging 1 over images; 0 for a class without images.
+
+    none: 1; sqrt and balanced: inverse frequency to the power ½ and 1; effective: inverse effective number
+    (1 − βⁿ) / (1 − β) of Cui et al. (2019), arXiv:1901.05555, which with ``focal_gamma`` is their
+    class-balanced focal loss.
     """
-    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     counts = np.bincount(labels, minlength=classes)
-    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
+    seen = np.maximum(counts, 1.0)
+    if kind == "effective":
+        inverse = (1 - EFFECTIVE) / (1 - EFFECTIVE**seen)
+    else:
+        inverse = seen ** -{"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
+    weights = np.where(counts > 0, inverse, 0.0)
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
 
 
-def cross_entropy(weights: Tensor, label_smoothing: float = 0.0) -> Loss:
-    """Weighted cross-entropy: Σ w_y · CE / n, over the batch size and not the batch's weight sum, so that a
-    batch rich in a rare class counts for more."""
+def cross_entropy(weights: Tensor, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Loss:
+    """Weighted cross-entropy: Σ w_y · (1 − p_y)^γ · CE_y / n, over the batch size and not the batch's weight sum,
+    so that a batch rich in a rare class counts for more. γ > 0 makes it the focal loss of Lin et al. (2017),
+    arXiv:1708.02002.
+
+    Labels are (n,) classes, or (n, classes) shares of classes in a mixed image, whose losses are then averaged
+    by share.
+    """
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
-        each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-        return {"loss": (weights[labels] * each).mean()}
+        if labels.ndim == 1 and not focal_gamma:
+            each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+            return {"loss": (weights[labels] * each).mean()}
+        shares = labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[1])
+        log_p = F.log_softmax(logits, dim=1)
+        smoothed = -(1 - label_smoothing) * log_p - label_smoothing * log_p.mean(1, keepdim=True)  # of each class
+        each = shares * weights * (1 - log_p.exp()) ** focal_gamma * smoothed
+        return {"loss": each.sum(1).mean()}
 
     return loss
 

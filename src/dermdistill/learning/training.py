@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dermdistill.classes import MELANOMA
+from dermdistill.classes import CLASSES, MELANOMA
 from dermdistill.data.dataset import Split
 from dermdistill.errors import UserError
 from dermdistill.learning import checkpoint
@@ -82,7 +83,7 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
         UserError: the loss is no longer a number, or the checkpoint is damaged.
     """
     model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_decay_matrices_only(model, job.settings.weight_decay), lr=job.model.lr, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=True)
     average = copy.deepcopy(model)
     state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "best": None, "best_score": -1.0}
     if state["epoch"]:
@@ -92,6 +93,8 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
         for row in state["history"]:
             log(row, int(row["epoch"]))
     for epoch in range(state["epoch"], job.model.epochs):
+        if exhausted([row["val_melanoma_auc"] for row in state["history"]], job.settings.patience):
+            break
         torch.manual_seed(_mix(job.seed, epoch))  # dropout and drop-path
         trained = _train_epoch(model, average, loss, optimizer, job, epoch)
         row = {"epoch": epoch + 1.0} | trained | _validate(average, job)
@@ -112,15 +115,21 @@ def _train_epoch(
     model: nn.Module, average: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, job: Job, epoch: int
 ) -> dict[str, float]:
     model.train()
+    if job.settings.freeze_batch_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
     sums: dict[str, float] = {}
     steps = len(job.train.rows) // job.settings.batch_size
     bar = tqdm(_batches(job, epoch), f"epoch {epoch + 1}/{job.model.epochs}", steps, unit="batch", mininterval=1)
     for step, picked in enumerate(bar):
         rate = job.model.lr * schedule((epoch * steps + step) / steps, job.settings.warmup_epochs, job.model.epochs)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked])
         images = augment(to_float(job.images[rows]), rows, job.settings.augment, job.seed, epoch)
+        if job.settings.mixup:
+            images, labels = mixup(images, labels, job.settings.mixup, (job.seed, epoch, step))
         terms = loss(model(images), labels, images)
         value = terms["loss"].item()
         if not math.isfinite(value):
@@ -154,9 +163,17 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _batches(job: Job, epoch: int) -> Iterator[np.ndarray]:
-    """Indices of each full batch of a fresh permutation; the few left over wait for another epoch."""
+    """Indices of each full batch of a fresh permutation; the few left over wait for another epoch.
+
+    Balanced sampling draws as many with replacement, every class equally likely.
+    """
     key = np.array([(job.seed << 32) | epoch, 2**63], dtype=np.uint64)  # no image has that number
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(len(job.train.rows))
+    generator, count = np.random.Generator(np.random.Philox(key=key)), len(job.train.rows)
+    if job.settings.sampling == "balanced":
+        rarity = 1 / np.bincount(job.train.labels)[job.train.labels]
+        order = generator.choice(count, count, p=rarity / rarity.sum())
+    else:
+        order = generator.permutation(count)
     size = job.settings.batch_size
     if len(order) < size:
         raise UserError(f"train has {len(order)} images, fewer than train.batch_size {size}; lower it")
@@ -174,11 +191,35 @@ def schedule(epoch: float, warmup: float, epochs: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
 
 
-def _decay_matrices_only(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and normalisation are left alone by weight decay."""
+def mixup(images: Tensor, labels: Tensor, alpha: float, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Each image mixed with another of the batch: images of the same shape, labels as (n, classes) shares.
+
+    One share λ ~ Beta(α, α) a batch. Source: Zhang et al. (2018), arXiv:1710.09412.
+    """
+    generator = np.random.default_rng(key)
+    share, partner = float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(len(labels)))
+    targets = F.one_hot(labels, len(CLASSES)).float()
+    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+
+
+def exhausted(scores: list[float], patience: int) -> bool:
+    """Whether the best score is ``patience`` epochs old; never if that is 0."""
+    return bool(patience and scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+
+def parameter_groups(model: Classifier, settings: Train) -> list[dict[str, Any]]:
+    """Biases and normalisation are left alone by weight decay; lower layers learn more slowly if so asked.
+
+    With ``layer_decay`` d, the k-th layer below the head learns at dᵏ of its rate (discriminative rates).
+    """
+    if settings.layer_decay < 1:
+        groups: list[dict[str, Any]] = param_groups_layer_decay(
+            model.network, settings.weight_decay, layer_decay=settings.layer_decay
+        )
+        return groups
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def predict(model: nn.Module, images: np.ndarray, rows: np.ndarray, batch_size: int = 64) -> Tensor:
