@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation.metrics import histology_slice, width_bins
+from dermdistill.evaluation.metrics import SENSITIVITY_FLOOR, SMALLEST, histology_slice, width_bins
 
 Metric = Callable[[np.ndarray], np.ndarray]
 """Counts (B, N), how often each image is drawn → values (B,), NaN where undefined."""
@@ -38,14 +38,17 @@ def resamples(lesions: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray
         yield draws[:, index].astype(np.float64)
 
 
+def draw(metrics: dict[str, Metric], lesions: np.ndarray, count: int, seed: int) -> dict[str, np.ndarray]:
+    """The value of each metric on each of the same ``count`` resamples, (count,); NaN where undefined."""
+    chunks = [{name: metric(w) for name, metric in metrics.items()} for w in resamples(lesions, count, seed)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
+
+
 def intervals(metrics: dict[str, Metric], lesions: np.ndarray, count: int, seed: int) -> dict[str, list[float] | None]:
     """[low, high] of each metric over the same ``count`` resamples; None if undefined on the data."""
-    chunks = [{name: metric(w) for name, metric in metrics.items()} for w in resamples(lesions, count, seed)]
+    drawn = draw(metrics, lesions, count, seed)
     return {
-        name: None
-        if np.isnan(value(metric, lesions))
-        else _percentiles(np.concatenate([chunk[name] for chunk in chunks]))
-        for name, metric in metrics.items()
+        name: None if np.isnan(value(metric, lesions)) else percentiles(drawn[name]) for name, metric in metrics.items()
     }
 
 
@@ -57,7 +60,8 @@ def paired_difference(
     Both metrics must be built on the same images in the same order as ``lesions`` (N,).
     """
     delta = value(b, lesions) - value(a, lesions)
-    bounds = _percentiles(np.concatenate([b(w) - a(w) for w in resamples(lesions, count, seed)]))
+    drawn = draw({"a": a, "b": b}, lesions, count, seed)
+    bounds = percentiles(drawn["b"] - drawn["a"])
     return None if np.isnan(delta) or bounds is None else (delta, bounds[0], bounds[1])
 
 
@@ -78,8 +82,11 @@ def headline(
     return {
         "melanoma.roc_auc": roc_auc(positive, score),
         "melanoma.pr_auc": pr_auc(positive, score),
+        "melanoma.partial_auc": partial_auc(positive, score),
+        "melanoma.brier": mean((score - positive) ** 2),
         "melanoma.ece": calibration_error(score, positive, bins),
         "melanoma.histology.roc_auc": roc_auc(positive, score, among=histology_slice(labels, histology)),
+        "diagnosis.nll": mean(-np.log(np.maximum(calibrated[np.arange(len(labels)), labels], SMALLEST))),
         "diagnosis.accuracy": share(predicted == labels),
         "diagnosis.balanced_accuracy": balanced_accuracy(labels, predicted),
         "diagnosis.macro_f1": macro_f1(labels, predicted),
@@ -90,15 +97,36 @@ def headline(
 
 def roc_auc(positive: np.ndarray, score: np.ndarray, among: np.ndarray | None = None) -> Metric:
     """Area under the ROC curve, ties counted half; ``among`` (N,) bool restricts it to a slice."""
-    order, starts = _ranking(score)
-    kept = np.ones(len(score), bool) if among is None else among
+    kept = np.arange(len(score)) if among is None else np.flatnonzero(among)
+    if not len(kept):
+        return lambda weights: np.full(len(weights), np.nan)
+    order, starts = _ranking(score[kept])
+    chosen, ill = kept[order], positive[kept[order]]
 
     def metric(weights: np.ndarray) -> np.ndarray:
-        positives = _grouped(weights * (positive & kept), order, starts)
-        negatives = _grouped(weights * (~positive & kept), order, starts)
+        drawn = weights[:, chosen]
+        positives, negatives = (np.add.reduceat(drawn * side, starts, axis=1) for side in (ill, ~ill))
         below = negatives.cumsum(axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
         return _divide((positives * below).sum(axis=1), pairs)
+
+    return metric
+
+
+def partial_auc(positive: np.ndarray, score: np.ndarray, floor: float = SENSITIVITY_FLOOR) -> Metric:
+    """Area between the ROC curve and sensitivity ``floor``, as a share of the largest possible."""
+    order, starts = _ranking(-score)
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        positives, negatives = (_grouped(weights * side, order, starts) for side in (positive, ~positive))
+        total, others = positives.sum(axis=1), negatives.sum(axis=1)
+        rise = _divide(positives, np.broadcast_to(total[:, None], positives.shape))
+        after = np.clip(np.nan_to_num(rise).cumsum(axis=1) - floor, 0, None)
+        before = np.clip(after - np.nan_to_num(rise), 0, None)
+        # A segment that crosses the floor counts with the part above it only.
+        part = np.divide(after - before, rise, out=np.ones_like(after), where=rise > 0)
+        above = (negatives * part * (before + after) / 2).sum(axis=1)
+        return _divide(above / (1 - floor), np.where(total > 0, others, 0))
 
     return metric
 
@@ -122,6 +150,11 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int) -> Met
     """ECE with bins of equal width."""
     gaps = np.eye(bins)[width_bins(confidence, bins)] * (confidence - hit)[:, None]
     return lambda weights: _divide(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))
+
+
+def mean(values: np.ndarray) -> Metric:
+    """Mean of a value per image."""
+    return lambda weights: _divide(weights @ values, weights.sum(axis=1))
 
 
 def share(hit: np.ndarray, among: np.ndarray | None = None) -> Metric:
@@ -176,7 +209,8 @@ def _mean_over(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return _divide(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
 
 
-def _percentiles(values: np.ndarray) -> list[float] | None:
+def percentiles(values: np.ndarray) -> list[float] | None:
+    """The middle 95 % of the resamples in which the metric is defined; None if there are none."""
     defined = values[~np.isnan(values)]
     tail = (1 - LEVEL) / 2
     return np.quantile(defined, [tail, 1 - tail]).tolist() if len(defined) else None
