@@ -39,6 +39,8 @@ def shrunk_params() -> dict[str, Any]:
     params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1}}
     params["kd"]["teacher"], params["ship"]["student"] = "small", "smaller"
     params["evaluate"]["bootstrap"] = 50
+    params["robustness"]["images"] = 12
+    params["baselines"] |= {"features": "quick", "forest_trees": 10, "boosting_rounds": 3}
     return params
 
 
@@ -98,6 +100,8 @@ TINY_RUN = {
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {"calibration_images": 16},
     "evaluate": {"bootstrap": 50},
+    "robustness": {"images": 12},
+    "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
     "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
 }
 

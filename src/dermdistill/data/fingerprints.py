@@ -2,8 +2,8 @@
 
 An outside set that shares images with train (HAM10000 is part of several public archives) would flatter every figure.
 The hash is the sign pattern of the lowest 16 × 16 frequencies of the grey image (pHash: Zauner, 2010, with 256 bits
-instead of 64, which confuse different lesions of the same composition). Another size, JPEG quality or brightness change
-a few bits; different pictures differ in about half of them, and LIMIT lies between.
+instead of 64, which confuse different lesions of the same composition). On HAM10000 a copy at a fifth of the pixels or
+saved as JPEG of quality 20 to 30 differs in at most 32 bits, and the nearest of 50,000 pairs of other images in 64.
 
 Self-contained on purpose, so that a fuller audit may take its place. Deliberately absent: mirrored, turned or cropped
 copies, and other photographs of the same lesion, which a hash cannot tell from similar lesions.
@@ -20,7 +20,7 @@ from scipy.fft import dctn
 from dermdistill.errors import UserError
 
 SIDE, GRID = 16, 64  # frequencies kept, pixels they are computed from, per side
-LIMIT = 24  # bits of 256 that may differ between copies of one picture
+LIMIT = 40  # bits of 256 that may differ between copies of one picture
 CHUNK = 256
 
 

@@ -57,11 +57,11 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
     """``metrics/compare/models.json``: families with joint intervals, and every pair with its difference."""
     models = published(root, settings)
     histology = slices.read(root, "holdout")["dx_type"] == "histo"
-    drawn, scores = {}, {}
+    scores: dict[str, predictions.Predictions] = {}
+    drawn: dict[str, comparison.Drawn] = {}
     for model in models:
-        known, drawn[model] = _draw(Path(root), model, histology, settings)
-        scores[model] = known
-        predictions.require_same_images(scores[models[0]], known)
+        scores[model], drawn[model] = _draw(Path(root), model, histology, settings)
+        predictions.require_same_images(scores[models[0]], scores[model])
     grouped, seed = families(models), settings.evaluate.seed
     return rounded(
         {
@@ -110,7 +110,8 @@ def _delong(scores: Mapping[str, predictions.Predictions], a: str, b: str) -> di
 
 def compare_calibrations(root: str | Path, settings: Params) -> dict[str, Any]:
     """``metrics/compare/calibration.json``: every map of every network, on val (cross-validated) and on the holdout."""
-    found, chosen = {}, settings.compare
+    found: dict[str, Any] = {}
+    chosen = settings.compare
     for model in settings.model_ids():
         val, holdout = (predictions.read(Path(root) / f"predictions/{part}/{model}.csv") for part in ("val", "holdout"))
         numbers = chosen.calibration_folds, chosen.dirichlet_penalty, settings.evaluate.bins, settings.evaluate.seed
