@@ -82,7 +82,7 @@ def test_one_seed_is_the_paired_lesion_bootstrap() -> None:
     auc_a, auc_b = (uncertainty.roc_auc(positive, one) for one in (a, b))
     wanted = uncertainty.paired_difference(auc_b, auc_a, LESIONS, 400, 0)
     assert (found["difference"], found["low"], found["high"]) == pytest.approx(wanted)
-    assert found["verdict"] == "better" and found["share_above"] > 0.99
+    assert found["verdict"] == "better" and found["share_above"] > 0.97
     mirrored = comparison.difference([draw(positive, b)], [draw(positive, a)], "auc", 0)
     assert mirrored["verdict"] == "worse" and mirrored["difference"] == -found["difference"]
     tie = comparison.difference([draw(positive, a)], [draw(positive, a)], "auc", 0)
