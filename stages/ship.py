@@ -1,6 +1,5 @@
 """Calibrate and label the chosen INT8 file; refuse unless val proves that it is what was evaluated."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -25,8 +24,8 @@ def main() -> None:
     pair = (f"student_{limits.student}_s{limits.seed}", model_id)
     fp32, int8 = (predictions.read(f"predictions/val/{name}.csv") for name in pair)
     card = read_json(f"models/quantized/{model_id}/model.json")
-    rules = selective.read(f"metrics/calibrate/{model_id}.json").to_dict()
-    origin = {"id": model_id, "initial_weights": str(card["initial_weights"]), "selective": json.dumps(rules)}
+    rules = selective.read(f"metrics/calibrate/{model_id}.json")
+    origin = {"id": model_id, "initial_weights": str(card["initial_weights"]), "selective": rules.to_text()}
     with atomic(TARGET) as path:
         text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
         report = {"bytes": path.stat().st_size} | strays(path, int8, fitted) | cost(fp32, int8)

@@ -103,10 +103,12 @@ def test_degenerate_sets_have_defined_values(labels: list[int]) -> None:
 def test_rules_survive_the_file_and_foreign_content_is_refused() -> None:
     labels, p = some(200)
     rules = selective.fit(labels, p, 0.9, [0.9, 0.5])
-    again = selective.from_dict(json.loads(json.dumps(rules.to_dict())), "x.json")
+    again = selective.from_text(rules.to_text(), "x.json")
     assert again.to_dict() == rules.to_dict() and tuple(again.to_dict()["conformal"]["class_conditional"]) == CLASSES
     with pytest.raises(UserError, match=r"x\.json holds no rules"):
         selective.from_dict({"conformal": {}}, "x.json")
+    with pytest.raises(UserError, match="unreadable rules"):
+        selective.from_text("{", "x.json")
 
 
 def test_headline_and_measure_agree_and_order_does_not_matter() -> None:

@@ -7,7 +7,6 @@ request, since it runs the model on some sixty corrupted copies of each image it
 Deliberately absent: a verdict on whether the outside set is like HAM10000. It hardly ever is.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +109,10 @@ def _unshared(rows: list[dict[str, str]], prints: np.ndarray, shared: str, detec
 
 def _rules(detector: Detector) -> selective.Rules | None:
     text = detector.metadata.get("selective")
-    return None if text is None else selective.from_dict(json.loads(text), str(detector.path))
+    if text is None:
+        print(f"note: {detector.path.name} carries no rules for deferral and conformal sets", file=sys.stderr)
+        return None
+    return selective.from_text(text, str(detector.path))
 
 
 def _robustness(

@@ -17,6 +17,7 @@ lesion are not independent, and temperature and biases come from the same val: c
 Absent on purpose: a rule fitted on what it is judged on, and randomised sets, which no reader could repeat.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,10 @@ class Rules:
         quantiles = {"coverage": self.coverage, "marginal": self.marginal, "class_conditional": by_class}
         return {"conformal": quantiles, "keep": dict(self.keep)}
 
+    def to_text(self) -> str:
+        """For the metadata of a model file."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
 
 def from_dict(content: Mapping[str, Any], source: str) -> Rules:
     """The opposite of :meth:`Rules.to_dict`; UserError if ``content`` is something else."""
@@ -59,6 +64,14 @@ def from_dict(content: Mapping[str, Any], source: str) -> Rules:
         return Rules(float(quantiles["coverage"]), float(quantiles["marginal"]), by_class, keep)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{source} holds no rules for deferral and conformal sets; run `dvc repro`") from None
+
+
+def from_text(text: str, source: str) -> Rules:
+    """The opposite of :meth:`Rules.to_text`."""
+    try:
+        return from_dict(json.loads(text), source)
+    except json.JSONDecodeError:
+        raise UserError(f"{source} holds unreadable rules for deferral; restore it with `git checkout`") from None
 
 
 def read(path: str | Path) -> Rules:
