@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dermdistill.classes import CLASSES
 from dermdistill.data import fingerprints, outside, pixels
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
@@ -57,7 +58,7 @@ def evaluate(
 
 def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) -> None:
     """``predictions.csv``, ``metrics.json`` and the curves as CSV."""
-    names = np.array(predictions.CLASSES)[known.labels]
+    names = np.array(CLASSES)[known.labels]
     predictions.write(folder / "predictions.csv", known.image_id, known.lesion_id, names, known.probabilities)
     write_json(folder / "metrics.json", result)
     for name, table in protocol.tables(known, known.probabilities, SETTINGS).items():
@@ -119,7 +120,7 @@ def _robustness(
     detector: Detector, thresholds: dict[str, float], known: predictions.Predictions, stack: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     chosen = [i for i, name in enumerate(known.image_id) if name in stack]
-    unchanged = calibration.Calibration(1.0, np.zeros(len(predictions.CLASSES)), thresholds, {})
+    unchanged = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
     images = np.stack([stack[str(known.image_id[i])] for i in chosen])
     keys = known.image_id[chosen], known.labels[chosen], known.lesion_id[chosen]
     numbers = SETTINGS.bootstrap, SETTINGS.seed
