@@ -31,7 +31,7 @@ RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 def shrunk_params() -> dict[str, Any]:
     """The committed parameters, cut down until a training takes a second."""
     params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0]}
+    params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
     params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "seed": 0}}
