@@ -46,7 +46,8 @@ def evaluate(
     p, prints, stack = _run(detector, [row["image_id"] for row in rows], found, corrupted)
     kept = _unshared(rows, prints, shared, detector)
     table = pd.DataFrame([rows[i] for i in kept])
-    known = predictions.build(*(table[key].to_numpy() for key in predictions.KEYS), p[kept], source=str(labels))
+    image_id, lesion_id, dx = (table[key].to_numpy() for key in predictions.KEYS)
+    known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
     traits, rules = table.set_index("image_id"), _rules(detector)
     result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
     del result["raw"]  # calibration is inside the file
