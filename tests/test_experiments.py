@@ -270,12 +270,14 @@ def test_dvc_killed_leaves_a_training_that_the_next_repro_respects(clone: Path) 
         time.sleep(0.1)
     running.send_signal(signal.SIGKILL)
     running.wait()
+    orphans = subprocess.run(["pgrep", "-f", "stages.control tiny 0"], capture_output=True, text=True, check=True)
+    here = [int(p) for p in orphans.stdout.split() if os.readlink(f"/proc/{p}/cwd") == str(clone.resolve())]
+    for process in here:
+        os.kill(process, signal.SIGSTOP)  # else it might be done before dvc has started
     again = subprocess.run(command, cwd=clone, env=settings, capture_output=True, text=True, check=False)
     assert again.returncode != 0 and "is being trained by another process" in again.stdout + again.stderr
-    orphan = subprocess.run(["pgrep", "-f", "stages.control tiny 0"], capture_output=True, text=True, check=True)
-    for process in orphan.stdout.split():
-        if os.readlink(f"/proc/{process}/cwd") == str(clone.resolve()):
-            os.kill(int(process), signal.SIGKILL)
+    for process in here:
+        os.kill(process, signal.SIGKILL)
     dvc(clone, "repro", "--quiet", "control@tiny-0")
     resumed = sha256(clone / "models/students/control_tiny_s0/model.safetensors")
     dvc(clone, "repro", "--quiet", "--force", "--single-item", "--no-run-cache", "control@tiny-0")
