@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from dermdistill.evaluation import comparison, uncertainty
-from dermdistill.evaluation.comparison import Drawn
+from dermdistill.evaluation.uncertainty import Drawn
 
 LESIONS = np.array([f"l{n}" for n in np.arange(600) // 2])
 
@@ -72,8 +72,8 @@ def test_delong_is_honest_without_clusters_and_not_with_them() -> None:
     assert 0.02 < share[0] < 0.09 and share[1] > 0.2
 
 
-def draw(positive: np.ndarray, score: np.ndarray) -> Drawn:
-    return comparison.draw({"auc": uncertainty.roc_auc(positive, score)}, LESIONS, 400, 0)
+def draw(positive: np.ndarray, score: np.ndarray) -> comparison.Figures:
+    return uncertainty.draw({"auc": uncertainty.roc_auc(positive, score)}, LESIONS, 400, 0)
 
 
 def test_one_seed_is_the_paired_lesion_bootstrap() -> None:
@@ -90,9 +90,14 @@ def test_one_seed_is_the_paired_lesion_bootstrap() -> None:
     assert (tie["verdict"], tie["low"], tie["share_above"]) == ("tie", 0.0, 0.5)
 
 
+def known(value: float, error: np.ndarray) -> comparison.Figures:
+    """A model whose AUC is ``value``, and off by ``error`` (B,) on the resamples; no lesion stands out."""
+    return {"auc": Drawn(value, value + error, np.full(5, value))}
+
+
 def test_seeds_widen_the_interval_and_their_mean_is_the_figure() -> None:
     values, same = (0.80, 0.86, 0.92), np.random.default_rng(0).normal(scale=0.01, size=4000)
-    members = [Drawn({"auc": value}, {"auc": value + same}) for value in values]
+    members = [known(value, same) for value in values]
     found, alone = comparison.family(members, "auc", 0), comparison.family(members[1:2], "auc", 0)
     assert found["mean"] == pytest.approx(0.86) and found["sd"] == pytest.approx(0.06) and found["seeds"] == 3
     # variance over draws of three seeds: (0.06² · 2/3) / 3, beside 0.01² of the lesions
@@ -103,8 +108,8 @@ def test_seeds_widen_the_interval_and_their_mean_is_the_figure() -> None:
 
 def test_seeds_are_paired_where_both_have_them() -> None:
     lesions = np.random.default_rng(0).normal(scale=0.01, size=2000)
-    a = [Drawn({"auc": v + 0.01}, {"auc": v + 0.01 + lesions}) for v in (0.80, 0.86, 0.92)]
-    b = [Drawn({"auc": v}, {"auc": v + lesions}) for v in (0.80, 0.86, 0.92)]
+    a = [known(v + 0.01, lesions) for v in (0.80, 0.86, 0.92)]
+    b = [known(v, lesions) for v in (0.80, 0.86, 0.92)]
     found = comparison.difference(a, b, "auc", 0)  # seed by seed 0.01 better, whatever seeds are drawn
     assert (found["low"], found["high"]) == pytest.approx((0.01, 0.01)) and found["verdict"] == "better"
     teacher = comparison.difference(a, b[1:2], "auc", 0)
@@ -112,6 +117,6 @@ def test_seeds_are_paired_where_both_have_them() -> None:
 
 
 def test_what_is_undefined_is_said_to_be() -> None:
-    nobody = comparison.draw({"auc": uncertainty.roc_auc(np.zeros(600, bool), np.arange(600.0))}, LESIONS, 20, 0)
+    nobody = uncertainty.draw({"auc": uncertainty.roc_auc(np.zeros(600, bool), np.arange(600.0))}, LESIONS, 20, 0)
     found = comparison.difference([nobody], [nobody], "auc", 0)
     assert found["verdict"] == "undefined" and found["difference"] is None

@@ -1,6 +1,8 @@
 """Corruptions bite at once, grow, repeat exactly, and are counted for what they do to a model."""
 
 import itertools
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from conftest import REPOSITORY
 from dermdistill.classes import MELANOMA
 from dermdistill.data import phantom
 from dermdistill.deployment.runtime import Detector
-from dermdistill.evaluation import robustness
+from dermdistill.errors import UserError
+from dermdistill.evaluation import corrupted, robustness
 from dermdistill.evaluation.calibration import Calibration
 from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
@@ -86,10 +89,12 @@ def grey(labels: np.ndarray) -> np.ndarray:
     return np.broadcast_to(level[:, None, None, None], (len(labels), 24, 32, 3)).astype(np.uint8)
 
 
-def study(predict: robustness.Predict) -> dict:
-    labels = np.array([MELANOMA] * 6 + [0] * 14)
-    ids = np.array([f"i{n}" for n in range(20)])
-    return robustness.study(predict, grey(labels), ids, labels, ids, unchanged(), 40, 0)
+LABELS = np.array([MELANOMA] * 6 + [0] * 14)
+IDS = np.array([f"i{n}" for n in range(20)])
+
+
+def study(model: corrupted.Predict) -> dict:
+    return robustness.measure(corrupted.predict(model, grey(LABELS), IDS, 0), LABELS, IDS, unchanged(), 40, 0)
 
 
 def test_a_constant_model_loses_nothing_and_moves_nothing() -> None:
@@ -116,9 +121,34 @@ def test_a_dark_room_changes_decisions_of_a_model_that_looks_at_brightness() -> 
 
 def test_images_are_chosen_by_diagnosis_and_repeat() -> None:
     labels = np.repeat(np.arange(7), [700, 100, 100, 50, 30, 15, 5])
-    chosen = robustness.choose(labels, 100, 0)
+    chosen = corrupted.choose(labels, 100, 0)
     assert np.bincount(labels[chosen]).tolist() == [70, 10, 10, 5, 3, 2, 1]
-    np.testing.assert_array_equal(chosen, robustness.choose(labels, 100, 0))
-    assert (np.diff(chosen) > 0).all() and (chosen != robustness.choose(labels, 100, 1)).any()
-    assert len(robustness.choose(labels, 5000, 0)) == 1000
-    assert set(labels[robustness.choose(labels, 3, 0)]) == set(range(7))  # none is left out
+    np.testing.assert_array_equal(chosen, corrupted.choose(labels, 100, 0))
+    assert (np.diff(chosen) > 0).all() and (chosen != corrupted.choose(labels, 100, 1)).any()
+    assert len(corrupted.choose(labels, 5000, 0)) == 1000
+    assert set(labels[corrupted.choose(labels, 3, 0)]) == set(range(7))  # none is left out
+
+
+def test_the_file_gives_back_what_was_predicted_and_the_same_bytes_twice(tmp_path: Path) -> None:
+    found = corrupted.predict(by_brightness, grey(LABELS), IDS, 0)
+    corrupted.write(tmp_path / "a.npz", found)
+    time.sleep(2.1)  # a zip's clock ticks every other second
+    corrupted.write(tmp_path / "b.npz", found)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    again = corrupted.read(tmp_path / "a.npz")
+    assert again.image_id.tolist() == IDS.tolist() and np.array_equal(again.cells, found.cells)
+    assert np.abs(again.clean - by_brightness(grey(LABELS))).max() < 5e-4
+
+
+def test_a_file_of_other_corruptions_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with pytest.raises(UserError, match="does not exist"):
+        corrupted.read(path)
+    for content in (b"", b"no zip"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a file of predictions"):
+            corrupted.read(path)
+    found = corrupted.predict(by_brightness, grey(LABELS), IDS, 0)
+    corrupted.write(path, corrupted.Corrupted(IDS, found.clean, found.cells[:-1]))
+    with pytest.raises(UserError, match="other corruptions"):
+        corrupted.read(path)

@@ -8,11 +8,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import change_params
 from scipy.special import softmax
 
 from dermdistill import params
 from dermdistill.classes import CLASSES
-from dermdistill.evaluation import calibration, metrics, predictions, protocol, selective, slices
+from dermdistill.evaluation import calibration, corrupted, metrics, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
 from dermdistill.reporting import cases, comparisons, plots, report
@@ -35,6 +36,8 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
         write_part(root, part, images, models, random, prefix)
     for model in models:
         write_metrics(root, model, settings)
+    for model in settings.corrupted_ids():
+        write_robustness(root, model, settings, random)
     write_json(root / "metrics/compare/models.json", comparisons.compare_models(root, settings))
     write_json(root / "metrics/compare/calibration.json", comparisons.compare_calibrations(root, settings))
     write_rest(root, settings, random)
@@ -82,6 +85,18 @@ def write_metrics(root: Path, model: str, settings: Params) -> None:
     for name, table in protocol.tables(known, fitted.apply(known.probabilities), numbers).items():
         (root / f"plots/{name}").mkdir(parents=True, exist_ok=True)
         table.to_csv(root / f"plots/{name}/{model}.csv", index=False)
+
+
+def write_robustness(root: Path, model: str, settings: Params, random: np.random.Generator) -> None:
+    """Probabilities for corrupted images that nobody corrupted: noise on the logits, more of it the severer."""
+    known, chosen = predictions.read(root / f"predictions/holdout/{model}.csv"), settings.robustness
+    rows = corrupted.choose(known.labels, chosen.images, chosen.seed)
+    clean = known.probabilities[rows]
+    cells = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CELLS]
+    content = corrupted.Corrupted(known.image_id[rows], clean.astype(np.float16), np.array(cells, np.float16))
+    corrupted.write(root / f"predictions/robustness/{model}.npz", content)
+    numbers = chosen.images, settings.evaluate.bootstrap, chosen.seed
+    write_json(root / f"metrics/robustness/{model}.json", robustness.of_model(root, model, *numbers))
 
 
 def write_rest(root: Path, settings: Params, random: np.random.Generator) -> None:
@@ -173,6 +188,8 @@ def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:
         ("metrics/holdout/baseline_logistic.json", ["melanoma", "roc_auc"]),
         ("metrics/holdout/int8_tiny_s0.json", ["selective", "conformal", "marginal", "coverage"]),
         ("metrics/calibrate/int8_tiny_s0.json", ["conformal", "marginal"]),
+        ("metrics/robustness/int8_tiny_s0.json", ["cells", "blur", "3", "roc_auc"]),
+        ("metrics/robustness/teacher_lite0.json", ["mean_drop", "macro_f1", "drop"]),
         ("metrics/compare/models.json", ["families", "student_tiny", "melanoma.roc_auc", "mean"]),
         ("metrics/compare/calibration.json", ["int8_tiny_s0", "methods", "vector", "holdout", "nll"]),
     ],
@@ -212,6 +229,16 @@ def test_a_changed_probability_shows_in_the_metrics(project: Path) -> None:
     values = table.filter(like="p_").to_numpy()[::-1]
     predictions.write(path, table["image_id"], table["lesion_id"], table["dx"], values)
     assert any(line.startswith("metrics/holdout/control_tiny_s0.json:melanoma.roc_auc") for line in verify(project))
+
+
+def test_predictions_on_corrupted_images_must_be_the_chosen_models_and_images(project: Path) -> None:
+    folder = project / "predictions/robustness"
+    shutil.copy(folder / "teacher_lite0.npz", folder / "int8_tiny_s0.npz")
+    change_params(project, {"robustness.images": 100})
+    lines = verify(project)
+    assert len(lines) == 3 and all("not of the images that robustness.images" in line for line in lines)
+    change_params(project, {"robustness.images": 400})
+    assert [line for line in verify(project) if "int8_tiny_s0.npz comes from another model" in line] == verify(project)
 
 
 def test_a_missing_file_is_one_line_and_no_crash(project: Path) -> None:

@@ -20,7 +20,7 @@ from dermdistill.classes import CLASSES
 from dermdistill.data import fingerprints, outside, pixels
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
-from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective
+from dermdistill.evaluation import calibration, corrupted, predictions, protocol, robustness, selective
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import atomic, write_json
 
@@ -30,20 +30,20 @@ SHARED = ("refuse", "drop", "keep")
 
 
 def evaluate(
-    detector: Detector, thresholds: dict[str, float], images: Path, labels: Path, shared: str, corrupted: int
+    detector: Detector, thresholds: dict[str, float], images: Path, labels: Path, shared: str, corrupt: int
 ) -> tuple[predictions.Predictions, dict[str, Any]]:
     """Calibrated predictions and the content of a metrics file.
 
     Args:
         shared: what to do with images the model was trained on: refuse the set, drop or keep them; one of SHARED.
-        corrupted: how many images to corrupt for the section "robustness"; 0 leaves it out.
+        corrupt: how many images to corrupt for the section "robustness"; 0 leaves it out.
 
     Raises:
         UserError: if labels and images do not fit together, or images are shared with train and ``shared`` is refuse.
     """
     rows, found = outside.read_labels(labels), outside.find_images(images)
     outside.match(rows, found, labels, images)
-    p, prints, stack = _run(detector, [row["image_id"] for row in rows], found, corrupted)
+    p, prints, stack = _run(detector, [row["image_id"] for row in rows], found, corrupt)
     kept = _unshared(rows, prints, shared, detector)
     table = pd.DataFrame([rows[i] for i in kept])
     image_id, lesion_id, dx = (table[key].to_numpy() for key in predictions.KEYS)
@@ -52,7 +52,7 @@ def evaluate(
     result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
     del result["raw"]  # calibration is inside the file
     result["shared_with_train"] = {"asked": shared, "left_out": len(rows) - len(kept)}
-    if corrupted:
+    if corrupt:
         result["robustness"] = _robustness(detector, thresholds, known, stack)
     return known, result
 
@@ -68,10 +68,10 @@ def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) 
 
 
 def _run(
-    detector: Detector, names: list[str], images: dict[str, Callable[[], bytes]], corrupted: int
+    detector: Detector, names: list[str], images: dict[str, Callable[[], bytes]], corrupt: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities (N, 7), fingerprints (N, 32), and the pixels of up to ``corrupted`` images, evenly chosen."""
-    wanted = {names[i] for i in np.linspace(0, len(names) - 1, min(corrupted, len(names))).astype(int)}
+    """Probabilities (N, 7), fingerprints (N, 32), and the pixels of up to ``corrupt`` images, evenly chosen."""
+    wanted = {names[i] for i in np.linspace(0, len(names) - 1, min(corrupt, len(names))).astype(int)}
     parts: list[np.ndarray] = []
     prints: list[np.ndarray] = []
     stack: dict[str, np.ndarray] = {}
@@ -123,9 +123,9 @@ def _robustness(
     chosen = [i for i, name in enumerate(known.image_id) if name in stack]
     unchanged = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
     images = np.stack([stack[str(known.image_id[i])] for i in chosen])
-    keys = known.image_id[chosen], known.labels[chosen], known.lesion_id[chosen]
-    numbers = SETTINGS.bootstrap, SETTINGS.seed
-    found: dict[str, Any] = rounded(robustness.study(detector.predict, images, *keys, unchanged, *numbers))
+    given = corrupted.predict(detector.predict, images, known.image_id[chosen], SETTINGS.seed)
+    keys, numbers = (known.labels[chosen], known.lesion_id[chosen]), (SETTINGS.bootstrap, SETTINGS.seed)
+    found: dict[str, Any] = rounded(robustness.measure(given, *keys, unchanged, *numbers))
     return found
 
 

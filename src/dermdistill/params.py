@@ -201,6 +201,10 @@ class Params(Block):
         """Id of the INT8 model that goes on the phone."""
         return f"int8_{self.ship.student}_s{self.ship.seed}"
 
+    def corrupted_ids(self) -> list[str]:
+        """The networks that are tried on corrupted images: teacher, student and the file that ships."""
+        return [f"teacher_{self.kd.teacher}", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
+
     def baseline_ids(self) -> list[str]:
         """The classical models that stand beside the networks."""
         return [f"baseline_{name}" for name in self.run.baselines]

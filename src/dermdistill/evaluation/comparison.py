@@ -14,54 +14,45 @@ Absent on purpose: a correction for the number of pairs. The pairs are few, name
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from dermdistill.evaluation import uncertainty
+from dermdistill.evaluation.uncertainty import Drawn
+
+Figures = Mapping[str, Drawn]
+"""One model: each metric on the data and on resamples that it shares with the other models."""
 
 
-class Drawn(NamedTuple):
-    """One model: the value of each metric on the data, and on each resample (B,)."""
-
-    value: Mapping[str, float]
-    resampled: Mapping[str, np.ndarray]
-
-
-def draw(metrics: dict[str, uncertainty.Metric], lesions: np.ndarray, count: int, seed: int) -> Drawn:
-    values = {name: uncertainty.value(metric, lesions) for name, metric in metrics.items()}
-    return Drawn(values, uncertainty.draw(metrics, lesions, count, seed))
-
-
-def family(members: Sequence[Drawn], metric: str, seed: int) -> dict[str, Any]:
+def family(members: Sequence[Figures], metric: str, seed: int) -> dict[str, Any]:
     """``{seeds, mean, sd, low, high}`` of one metric; sd is None with one seed, the bounds where undefined."""
-    values = np.array([one.value[metric] for one in members])
-    low, high = uncertainty.percentiles(_over_seeds(members, metric, seed)) or (None, None)
+    values = np.array([one[metric].value for one in members])
+    low, high = _over_seeds(members, metric, seed).interval() or (None, None)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     return {"seeds": len(values), "mean": float(values.mean()), "sd": sd, "low": low, "high": high}
 
 
-def difference(a: Sequence[Drawn], b: Sequence[Drawn], metric: str, seed: int) -> dict[str, Any]:
+def difference(a: Sequence[Figures], b: Sequence[Figures], metric: str, seed: int) -> dict[str, Any]:
     """A minus B: ``{a, b, difference, low, high, share_above, verdict}``.
 
     ``share_above`` is the share of resamples in which A is the better one, equal ones counted half. The verdict is
     "better" or "worse" only if the interval leaves out zero, else "tie"; "undefined" where a figure is.
     """
-    mean_a, mean_b = (float(np.mean([one.value[metric] for one in side])) for side in (a, b))
     same = len(a) == len(b)  # then the same draws of seeds for both
-    gaps = _over_seeds(a, metric, seed) - _over_seeds(b, metric, seed if same else seed + 1)
-    gaps = gaps[~np.isnan(gaps)]
-    bounds = uncertainty.percentiles(gaps)
-    if np.isnan(mean_a - mean_b) or bounds is None:
+    one, other = _over_seeds(a, metric, seed), _over_seeds(b, metric, seed if same else seed + 1)
+    gap = one.minus(other)
+    bounds = gap.interval()
+    if bounds is None:
         empty = dict.fromkeys(("a", "b", "difference", "low", "high", "share_above"))
         return empty | {"verdict": "undefined"}
+    gaps = gap.resampled[~np.isnan(gap.resampled)]
     above = float((gaps > 0).mean() + (gaps == 0).mean() / 2)
     verdict = "better" if bounds[0] > 0 else "worse" if bounds[1] < 0 else "tie"
     return {
-        "a": mean_a,
-        "b": mean_b,
-        "difference": mean_a - mean_b,
+        "a": one.value,
+        "b": other.value,
+        "difference": gap.value,
         "low": bounds[0],
         "high": bounds[1],
         "share_above": above,
@@ -69,12 +60,15 @@ def difference(a: Sequence[Drawn], b: Sequence[Drawn], metric: str, seed: int) -
     }
 
 
-def _over_seeds(members: Sequence[Drawn], metric: str, seed: int) -> np.ndarray:
-    """Mean over seeds drawn with replacement, on each resample of lesions: (B,)."""
-    values = np.stack([one.resampled[metric] for one in members], axis=1)
+def _over_seeds(members: Sequence[Figures], metric: str, seed: int) -> Drawn:
+    """The mean over seeds; on each resample of lesions, over seeds drawn with replacement."""
+    drawn = [one[metric] for one in members]
+    values = np.stack([one.resampled for one in drawn], axis=1)
     random = np.random.default_rng([seed, values.shape[1]])
     chosen = random.integers(0, values.shape[1], size=values.shape)
-    return np.asarray(np.take_along_axis(values, chosen, axis=1).mean(axis=1))
+    resampled = np.take_along_axis(values, chosen, axis=1).mean(axis=1)
+    mean = float(np.mean([one.value for one in drawn]))
+    return Drawn(mean, resampled, np.mean([one.left_out for one in drawn], axis=0))
 
 
 def delong(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, float] | None:

@@ -1,60 +1,57 @@
 """How a model's figures fall when its images are corrupted: every corruption of corruptions.py at five severities.
 
-The same images, clean and corrupted, so a change is paired and needs far fewer of them than an AUC does; they are drawn
-by diagnosis, each class by its share but at least one. The mean corruption drop is the clean figure minus the mean over
-all cells, with a lesion bootstrap in which clean and corrupted meet the same resamples. ``moved`` tells how many images
-changed their probabilities by more than rounding: a cell that moves little says nothing about robustness.
+The same images, clean and corrupted, so a change is paired and needs far fewer of them than an AUC does. The mean
+corruption drop is the clean figure minus the mean over all cells, with a lesion bootstrap in which clean and corrupted
+meet the same resamples. ``moved`` tells how many images changed their probabilities by more than rounding: a cell that
+moves little says nothing about robustness.
 
-The model is a function from images to raw probabilities, so the same code serves PyTorch and the INT8 file. Calibration
-and threshold are the ones fitted on clean val, as on a phone. Deliberately absent: retraining on corrupted images.
+Calibration and threshold are the ones fitted on clean val, as on a phone. Deliberately absent: retraining on corrupted
+images.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation import metrics, uncertainty
+from dermdistill.classes import MELANOMA
+from dermdistill.errors import UserError
+from dermdistill.evaluation import calibration, corrupted, metrics, predictions, uncertainty
 from dermdistill.evaluation.calibration import Calibration
-from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-
-Predict = Callable[[np.ndarray], np.ndarray]
-"""Images (n, H, W, 3) uint8 → raw probabilities (n, 7)."""
+from dermdistill.evaluation.corrupted import CELLS, Corrupted
+from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 
 MOVED = 0.01  # change of some probability that is no rounding, not even that of INT8
 FIGURES = ("roc_auc", "macro_f1")
 
 
-def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Ascending indices of about ``count`` of the N images, every diagnosis by its share and at least one."""
-    if count >= len(labels):
-        return np.arange(len(labels))
-    random, found = np.random.default_rng(seed), []
-    for k in range(len(CLASSES)):
-        members = np.flatnonzero(labels == k)
-        wanted = max(round(count * len(members) / len(labels)), min(len(members), 1))
-        found.append(random.permutation(members)[:wanted])
-    return np.sort(np.concatenate(found))
+def of_model(root: str | Path, model: str, images: int, bootstrap: int, seed: int) -> dict[str, Any]:
+    """The content of ``metrics/robustness/<model>.json``, from the committed predictions of ``model`` alone.
+
+    Raises:
+        UserError: if a file is missing, or the corrupted images or their clean probabilities are not the holdout's.
+    """
+    name, root = f"predictions/robustness/{model}.npz", Path(root)
+    found = corrupted.read(root / name)
+    holdout = predictions.read(root / f"predictions/holdout/{model}.csv")
+    chosen = corrupted.choose(holdout.labels, images, seed)
+    if found.image_id.tolist() != holdout.image_id[chosen].tolist():
+        raise UserError(f"{name} is not of the images that robustness.images and seed choose; run `dvc repro`")
+    if moved(holdout.probabilities[chosen], found.clean) > 0:
+        raise UserError(f"{name} comes from another model than predictions/holdout/{model}.csv; run `dvc repro`")
+    fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
+    result = measure(found, holdout.labels[chosen], holdout.lesion_id[chosen], fitted, bootstrap, seed)
+    rounded: dict[str, Any] = metrics.rounded(result)
+    return rounded
 
 
-def study(
-    predict: Predict,
-    images: np.ndarray,
-    image_id: np.ndarray,
-    labels: np.ndarray,
-    lesions: np.ndarray,
-    fitted: Calibration,
-    bootstrap: int,
-    seed: int,
+def measure(
+    given: Corrupted, labels: np.ndarray, lesions: np.ndarray, fitted: Calibration, bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """The content of ``metrics/robustness/<id>.json``; ``images`` (n, H, W, 3) uint8 and their ids, labels, lesions."""
-    clean = fitted.apply(predict(images))
-    found = {
-        (name, severity): fitted.apply(predict(_corrupted(images, name, severity, image_id, seed)))
-        for name in CORRUPTIONS
-        for severity in SEVERITIES
-    }
+    """Every cell, the drops and their intervals; ``labels`` and ``lesions`` (n,) of the images in ``given``."""
+    clean = fitted.apply(given.clean.astype(np.float64))
+    found = {cell: fitted.apply(p.astype(np.float64)) for cell, p in zip(CELLS, given.cells, strict=True)}
     threshold = fitted.thresholds["sensitivity"]
     unchanged = _cell(labels, clean, clean, threshold)
     cells = {
@@ -70,11 +67,6 @@ def study(
         "mean_drop": _mean_drop(labels, lesions, clean, list(found.values()), bootstrap, seed),
         "least_moved": min(row["moved"] for severities in cells.values() for row in severities.values()),
     }
-
-
-def _corrupted(images: np.ndarray, name: str, severity: int, image_id: np.ndarray, seed: int) -> np.ndarray:
-    pairs = zip(images, image_id, strict=True)
-    return np.stack([corrupt(image, name, severity, str(key), seed) for image, key in pairs])
 
 
 def moved(before: np.ndarray, after: np.ndarray) -> float:

@@ -58,7 +58,7 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
     models = published(root, settings)
     histology = slices.read(root, "holdout")["dx_type"] == "histo"
     scores: dict[str, predictions.Predictions] = {}
-    drawn: dict[str, comparison.Drawn] = {}
+    drawn: dict[str, comparison.Figures] = {}
     for model in models:
         scores[model], drawn[model] = _draw(Path(root), model, histology, settings)
         predictions.require_same_images(scores[models[0]], scores[model])
@@ -81,18 +81,18 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
 
 def _draw(
     root: Path, model: str, histology: pd.Series, settings: Params
-) -> tuple[predictions.Predictions, comparison.Drawn]:
+) -> tuple[predictions.Predictions, comparison.Figures]:
     known = predictions.read(root / f"predictions/holdout/{model}.csv")
     fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
     known = predictions.replace(known, fitted.apply(known.probabilities))
     threshold, bins = fitted.thresholds["sensitivity"], settings.evaluate.bins
     every = uncertainty.headline(known.labels, known.probabilities, threshold, known.lookup(histology), bins)
     metrics = {name: every[name] for name in METRICS}
-    return known, comparison.draw(metrics, known.lesion_id, settings.evaluate.bootstrap, settings.evaluate.seed)
+    return known, uncertainty.draw(metrics, known.lesion_id, settings.evaluate.bootstrap, settings.evaluate.seed)
 
 
 def _differences(
-    drawn: Mapping[str, comparison.Drawn], a: list[str], b: list[str], seed: int
+    drawn: Mapping[str, comparison.Figures], a: list[str], b: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
     sides = [[drawn[model] for model in side] for side in (a, b)]
     return {metric: comparison.difference(sides[0], sides[1], metric, seed) for metric in METRICS}

@@ -31,7 +31,7 @@ class Results(NamedTuple):
     comparisons: list[Comparison]
     compared: dict[str, Any]  # every pair and family
     maps: dict[str, Any]  # every calibration map
-    robustness: dict[str, Any]  # of teacher, student and shipped file, as far as measured
+    robustness: dict[str, Any]  # of teacher, student and shipped file
 
 
 class Drawn(NamedTuple):
@@ -60,9 +60,7 @@ def load(root: str | Path, settings: Params) -> Results:
         for kind in ("val", "holdout", "calibrate")
     )
     compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
-    roles = cases.roles(settings)
-    tried = {roles[role]: folder / f"robustness/{roles[role]}.json" for role in ("teacher", "student", "int8")}
-    robustness = {model: read_json(path) for model, path in tried.items() if path.exists()}
+    robustness = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
     return Results(settings, val, holdout, calibrate, compare(root, settings), compared, maps, robustness)
 
 
@@ -83,7 +81,7 @@ def compare(root: str | Path, settings: Params) -> list[Comparison]:
 def figures(root: Path, results: Results) -> list[Drawn]:
     """The figures of ``plots/figures``, in the order of the page."""
     drawn = [_comparison(results), *_curves(root, results), *_shipped(root, results), *_thresholds(root, results)]
-    return [*drawn, *_use(root, results), *_robustness(results), _training(root, results)]
+    return [*drawn, *_use(root, results), _robustness(results), _training(root, results)]
 
 
 def _thresholds(root: Path, results: Results) -> list[Drawn]:
@@ -136,16 +134,14 @@ def _use(root: Path, results: Results) -> list[Drawn]:
     ]
 
 
-def _robustness(results: Results) -> list[Drawn]:
+def _robustness(results: Results) -> Drawn:
     found = results.robustness
-    if not found:
-        return []
     rows = {model: protocol_tables.rows_of(found, model) for model in found}
     names = list(next(iter(found.values()))["cells"])
     drops = ", ".join(f"{model} {number(one['mean_drop']['roc_auc']['drop'])}" for model, one in found.items())
     figure = protocol_plots.heat(rows, names)
     alt = f"Melanoma AUC by corruption and severity; mean drop against clean: {drops}."
-    return [Drawn("robustness", figure, "Robustness", alt, "Melanoma AUC on corrupted images of the holdout.")]
+    return Drawn("robustness", figure, "Robustness", alt, "Melanoma AUC on corrupted images of the holdout.")
 
 
 def _comparison(results: Results) -> Drawn:

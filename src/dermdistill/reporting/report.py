@@ -145,7 +145,7 @@ def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, A
         "maps": [protocol_tables.maps_table(shipped, results.maps), protocol_tables.maps_summary(results.maps)],
         "slices": [protocol_tables.slices_table(model, results.holdout[model]) for model in (shipped, roles[0])],
         "abstention": [protocol_tables.keep_table(val, holdout), protocol_tables.conformal_table(val, holdout)],
-        "robustness": protocol_tables.robustness_tables(results.robustness) if results.robustness else [],
+        "robustness": protocol_tables.robustness_tables(results.robustness),
         "errors": error_tables.tables(metrics["analyze_errors"]),
         "shipped": facts("Quantization parity", quantized) + facts("Shipping checks", metrics["ship"]),
         "data": facts("Data", metrics["prepare"]) + facts("Split", metrics["split"]),

@@ -1,7 +1,7 @@
 """Recompute every published number from the committed predictions, and name each that differs.
 
 For a reader who does not trust the tables: no model, no image and no raw data is needed, only what is in
-git (predictions, splits, calibration). Metrics are recomputed with the *committed* calibration; the
+git (predictions, splits, traits, calibration). Metrics are recomputed with the *committed* calibration; the
 calibration itself is fitted again on val and compared on its own, so that one wrong file is reported once
 and where it is wrong. The curve CSVs and figures are not checked: no number is quoted from them.
 
@@ -18,7 +18,7 @@ import pandas as pd
 from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import calibration, predictions, protocol, selective, slices
+from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
 from dermdistill.reporting import comparisons, figures, report, tables
@@ -44,6 +44,7 @@ def verify(root: str | Path) -> list[str]:
                 found += lines
         except UserError as error:
             found.append(str(error))
+    found += _check_robustness(root, settings)
     found += _check_shipped(root, settings)
     complete = all(len(recomputed[part]) == len(models) for part in PARTS)
     return found + (_check_compared(root, settings) + _check_published(root, settings, recomputed) if complete else [])
@@ -88,6 +89,19 @@ def recompute(
     """The content of a model's metrics file, as the stage ``evaluate`` writes it."""
     numbers = protocol.Settings(**settings.evaluate.model_dump())
     return protocol.measure(known, fitted.apply(known.probabilities), fitted.thresholds, rules, traits, numbers)
+
+
+def _check_robustness(root: Path, settings: Params) -> list[str]:
+    """From what each model said of the corrupted images, which is in git; the images are not needed."""
+    found: list[str] = []
+    numbers = settings.robustness.images, settings.evaluate.bootstrap, settings.robustness.seed
+    for model in settings.corrupted_ids():
+        name = f"metrics/robustness/{model}.json"
+        try:
+            found += differences(name, read_json(root / name), robustness.of_model(root, model, *numbers), ROUNDING)
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def _check_compared(root: Path, settings: Params) -> list[str]:
