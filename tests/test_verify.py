@@ -26,8 +26,9 @@ SKILL = {"teacher": 1.75, "student": 1.7, "control": 1.65, "int8": 1.35, "baseli
 def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00") -> Params:
     """A repository's worth of plausible files below ``root``, as the stages before ``report`` leave them."""
     source = Path(__file__).parent.parent / "params.yaml"
-    text = source.read_text(encoding="utf-8").replace("bootstrap: 2000", f"bootstrap: {bootstrap}")
-    write_text(root / "params.yaml", text)
+    write_text(root / "params.yaml", source.read_text(encoding="utf-8"))
+    changes = {"evaluate.bootstrap": bootstrap, "run.students": ["tiny"], "robustness.images": 60}
+    change_params(root, changes)
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
     models = settings.model_ids() + settings.baseline_ids()[:1]  # the other baselines have not been run
@@ -234,10 +235,10 @@ def test_a_changed_probability_shows_in_the_metrics(project: Path) -> None:
 def test_predictions_on_corrupted_images_must_be_the_chosen_models_and_images(project: Path) -> None:
     folder = project / "predictions/robustness"
     shutil.copy(folder / "teacher_lite0.npz", folder / "int8_tiny_s0.npz")
-    change_params(project, {"robustness.images": 100})
+    change_params(project, {"robustness.images": 50})
     lines = verify(project)
     assert len(lines) == 3 and all("not of the images that robustness.images" in line for line in lines)
-    change_params(project, {"robustness.images": 400})
+    change_params(project, {"robustness.images": 60})
     assert [line for line in verify(project) if "int8_tiny_s0.npz comes from another model" in line] == verify(project)
 
 
