@@ -1,10 +1,10 @@
-"""calibrate@MODEL: temperature, class biases and thresholds of one model, from its val predictions alone."""
+"""calibrate@MODEL: all that is fitted on val predictions: temperature, biases, thresholds, when not to answer."""
 
 import sys
 
 from dermdistill import params
 from dermdistill.errors import run
-from dermdistill.evaluation import calibration, predictions
+from dermdistill.evaluation import calibration, predictions, selective
 from dermdistill.files import write_json
 
 
@@ -12,7 +12,8 @@ def main(model_id: str) -> None:
     settings = params.load().calibrate
     val = predictions.read(f"predictions/val/{model_id}.csv")
     fitted = calibration.fit(val.labels, val.probabilities, settings.sensitivity)
-    write_json(f"metrics/calibrate/{model_id}.json", fitted.to_dict())
+    rules = selective.fit(val.labels, fitted.apply(val.probabilities), settings.coverage, settings.keep)
+    write_json(f"metrics/calibrate/{model_id}.json", fitted.to_dict() | rules.to_dict())
 
 
 if __name__ == "__main__":

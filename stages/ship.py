@@ -11,7 +11,7 @@ from dermdistill.data.dataset import load_images, load_split
 from dermdistill.deployment import export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import calibration, metrics, predictions
+from dermdistill.evaluation import calibration, metrics, predictions, selective
 from dermdistill.files import atomic, read_json, write_json
 
 TARGET = Path("models/deploy/student.int8.onnx")
@@ -24,7 +24,8 @@ def main() -> None:
     pair = (f"student_{limits.student}_s{limits.seed}", model_id)
     fp32, int8 = (predictions.read(f"predictions/val/{name}.csv") for name in pair)
     card = read_json(f"models/quantized/{model_id}/model.json")
-    origin = {"id": model_id, "initial_weights": str(card["initial_weights"])}
+    rules = selective.read(f"metrics/calibrate/{model_id}.json")
+    origin = {"id": model_id, "initial_weights": str(card["initial_weights"]), "selective": rules.to_text()}
     with atomic(TARGET) as path:
         text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
         report = {"bytes": path.stat().st_size} | strays(path, int8, fitted) | cost(fp32, int8)

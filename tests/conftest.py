@@ -31,7 +31,7 @@ RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 def shrunk_params() -> dict[str, Any]:
     """The committed parameters, cut down until a training takes a second."""
     params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0]}
+    params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
     params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "seed": 0}}
@@ -39,6 +39,8 @@ def shrunk_params() -> dict[str, Any]:
     params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1}}
     params["kd"]["teacher"], params["ship"]["student"] = "small", "smaller"
     params["evaluate"]["bootstrap"] = 50
+    params["robustness"]["images"] = 12
+    params["baselines"] |= {"features": "quick", "forest_trees": 10, "boosting_rounds": 3}
     return params
 
 
@@ -98,6 +100,8 @@ TINY_RUN = {
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {"calibration_images": 16},
     "evaluate": {"bootstrap": 50},
+    "robustness": {"images": 12},
+    "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
     "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
 }
 

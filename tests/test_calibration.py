@@ -100,6 +100,15 @@ def test_youden_threshold_by_hand() -> None:
     assert calibration.youden_threshold(positive, score) == pytest.approx(0.3, abs=2e-6)
 
 
+def test_f1_threshold_by_hand() -> None:
+    positive = np.array([True, True, True, False, False, False])
+    score = np.array([0.9, 0.8, 0.3, 0.5, 0.2, 0.1])
+    # at 0.8: 2·2/(3+2) = 0.8; at 0.3: 2·3/(3+4) = 0.857
+    assert calibration.f1_threshold(positive, score) == pytest.approx(0.3, abs=2e-6)
+    score[2] = 0.15  # now 2·3/(3+5) = 0.75 there
+    assert calibration.f1_threshold(positive, score) == pytest.approx(0.8, abs=2e-6)
+
+
 def test_a_class_absent_from_val_and_certain_probabilities_stay_finite() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2] * 5)
     fitted = calibration.fit(labels, np.eye(7)[labels], 0.95)  # separable, with zeros

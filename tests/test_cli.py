@@ -14,8 +14,9 @@ from conftest import environment
 from PIL import Image
 from test_runtime import tiny_model
 
-from dermdistill import cli
+from dermdistill import cli, external
 from dermdistill.classes import CLASSES
+from dermdistill.data import fingerprints
 from dermdistill.deployment.runtime import Detector
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
@@ -43,6 +44,15 @@ def labelled(tmp_path: Path) -> Path:
     one_hot = [(name, *(float(dx == each) for each in CLASSES)) for name, dx in rows]
     write(folder / "onehot.csv", [("image", *map(str.upper, CLASSES)), *one_hot])
     return folder
+
+
+@pytest.fixture(autouse=True)
+def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The one image that the model is said to have been trained on."""
+    image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    fingerprints.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / "fingerprints.csv", index=False)
+    monkeypatch.setattr(external, "FINGERPRINTS", tmp_path / "fingerprints.csv")
+    return image
 
 
 def write(path: Path, rows: list[tuple[object, ...]]) -> None:
@@ -157,6 +167,46 @@ def test_lesions_and_histology_are_used_when_given(model: Path, labelled: Path, 
     write(tmp_path / "more.csv", [("image_id", "dx", "lesion_id", "dx_type"), *more])
     _, result = evaluate(model, labelled / "images", tmp_path / "more.csv", tmp_path / "out")
     assert result["n"]["lesions"] == 20 and result["melanoma"]["histology"]["n_benign"] == 6
+
+
+def test_images_that_were_trained_on_are_refused_dropped_or_kept(
+    model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], trained_on: np.ndarray
+) -> None:
+    without = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "without")[1]
+    Image.fromarray(trained_on).save(labelled / "images/copy.png")
+    with (labelled / "ham.csv").open("a") as stream:
+        stream.write("copy,mel\n")
+    call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", labelled / "ham.csv"]
+    said = refusal(*call)
+    assert "1 of 41 images" in said and "copy (as ISIC_TRAIN)" in said
+    cli.main([*map(str, call), "--output", str(tmp_path / "dropped"), "--shared", "drop"])
+    dropped = json.loads((tmp_path / "dropped/metrics.json").read_text())
+    assert dropped.pop("shared_with_train") == {"asked": "drop", "left_out": 1}
+    assert dropped == {key: value for key, value in without.items() if key != "shared_with_train"}
+    cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
+    assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
+    external.FINGERPRINTS.unlink()
+    assert "fingerprints.csv is missing" in refusal(*call)
+
+
+def test_an_outside_set_gets_the_whole_protocol(labelled: Path, tmp_path: Path) -> None:
+    by_class = dict.fromkeys(CLASSES, 0.9)
+    rules = {"conformal": {"coverage": 0.9, "marginal": 0.8, "class_conditional": by_class}, "keep": {"0.9": 0.2}}
+    texts = {"thresholds": json.dumps(THRESHOLDS), "selective": json.dumps(rules)}
+    model = tiny_model(tmp_path / "whole.onnx", **texts)
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    more = [(name, dx, ("male", "female")[n % 2], 10 * (n % 9), "back") for n, (name, dx) in enumerate(rows)]
+    write(tmp_path / "more.csv", [("image_id", "dx", "sex", "age_approx", "anatom_site_general"), *more])
+    arguments = ["--model", model, "--images", labelled / "images", "--labels", tmp_path / "more.csv"]
+    cli.main(["evaluate", *map(str, arguments), "--output", str(tmp_path / "out"), "--robustness", "10"])
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert {row["group"] for row in result["slices"]["rows"]} >= {"sex", "age", "site", "histology"}
+    assert result["selective"]["conformal"]["coverage_aimed_at"] == 0.9
+    assert set(result["net_benefit"]) == {"here", "screening"}
+    assert result["robustness"]["n"]["images"] == 10 and len(result["robustness"]["cells"]) > 8
+    for name in ("curves/roc", "curves/decision", "curves/risk_coverage", "confusion"):
+        assert (tmp_path / f"out/{name}.csv").exists()
 
 
 def test_a_labelled_image_that_is_missing_is_named(model: Path, labelled: Path, refusal: Callable[..., str]) -> None:

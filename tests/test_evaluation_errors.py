@@ -119,8 +119,21 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         table = pd.DataFrame({"image_id": ids, "dx_type": np.where(random.random(300) < 0.5, "histo", "")})
         (tmp_path / "data/splits").mkdir(parents=True, exist_ok=True)
         table.to_csv(tmp_path / f"data/splits/{part}.csv", index=False)
+    (tmp_path / "data/traits.csv").write_text("image_id,age,sex,localization\n")  # nothing is known of any
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+CURVES = ("roc", "pr", "reliability", "threshold", "reliability_raw", "decision", "risk_coverage")
+PROTOCOL = {"selective", "net_benefit", "slices"}
+
+
+def at(content: dict, path: str) -> float:
+    """What stands at a dotted path; a key (a threshold, say) may hold dots itself."""
+    if path in content:
+        return content[path]
+    key = next(key for key in content if path.startswith(f"{key}."))
+    return at(content[key], path.removeprefix(f"{key}."))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -134,7 +147,7 @@ def test_stages_write_the_promised_files_twice_the_same(repository: Path) -> Non
     first = files_of(repository)
     assert set(first) == {
         *(f"metrics/{name}/m.json" for name in ("calibrate", "val", "holdout")),
-        *(f"plots/curves/{name}/m.csv" for name in ("roc", "pr", "reliability", "threshold")),
+        *(f"plots/curves/{name}/m.csv" for name in CURVES),
         "plots/confusion/m.csv",
     }
     calibrate.main("m")
@@ -146,13 +159,11 @@ def test_the_metrics_file_has_the_promised_shape(repository: Path) -> None:
     calibrate.main("m")
     evaluate.main("m")
     val, holdout = (json.loads((repository / f"metrics/{part}/m.json").read_text()) for part in ("val", "holdout"))
-    assert set(holdout) == {"n", "melanoma", "diagnosis", "raw", "operating_points", "intervals"}
+    assert set(holdout) == {"n", "melanoma", "diagnosis", "raw", "operating_points", "intervals"} | PROTOCOL
     assert holdout["n"]["images"] == 300 and holdout["n"]["lesions"] == 30
     assert val["operating_points"]["sensitivity"]["sensitivity"] >= 0.95
     for path, (low, high) in holdout["intervals"].items():
-        value = holdout
-        for part in path.split("."):
-            value = value[part]
+        value = at(holdout, path)
         assert low <= high
         assert path == "melanoma.ece" or low <= value <= high, path
     assert len((repository / "plots/confusion/m.csv").read_text().splitlines()) == 301

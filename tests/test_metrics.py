@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation import metrics
+from dermdistill.evaluation import curves, metrics
 
 NV, MEL, BKL, BCC, AKIEC, VASC, DF = range(7)
 NO, YES = False, True
@@ -199,14 +199,15 @@ def test_one_sided_sets_have_nulls_and_still_a_file(labels: list[int]) -> None:
     known = result["melanoma"]
     assert known["roc_auc"] is known["pr_auc"] is known["partial_auc"] is known["histology"]["roc_auc"] is None
     assert result["n"] == {"images": len(labels), "lesions": len(labels), "melanoma": labels.count(MEL)}
-    tables = metrics.curves(truth, np.full((len(truth), 7), 1 / 7), 15)
+    flat = np.full((len(truth), 7), 1 / 7)
+    tables = curves.tables(truth, flat, flat, 15)
     assert len(tables["roc"]) == len(tables["pr"]) == 0
 
 
 def test_curve_tables() -> None:
     labels, probabilities = some()
     positive, score = labels == MELANOMA, probabilities[:, MELANOMA]
-    tables = metrics.curves(labels, probabilities, 15)
+    tables = curves.tables(labels, probabilities[::-1], probabilities, 15)
     roc, pr, reliability, threshold = (tables[name] for name in ("roc", "pr", "reliability", "threshold"))
     assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(metrics.roc_auc(positive, score))
     assert np.isfinite(roc.to_numpy()).all()
@@ -214,13 +215,14 @@ def test_curve_tables() -> None:
     gaps = (reliability["confidence"] - reliability["frequency"]).abs() * reliability["count"]
     assert gaps.sum() / len(labels) == pytest.approx(metrics.calibration_error(score, positive, 15))
     assert reliability["count"].sum() == len(labels)
+    assert not tables["reliability_raw"].equals(reliability)  # that of the other probabilities
     assert (threshold["sensitivity"].iloc[0], threshold["specificity"].iloc[0]) == (1.0, 0.0)
     row = threshold[threshold["threshold"] == 0.3].iloc[0]
     assert row["sensitivity"] == pytest.approx((score[positive] >= 0.3).mean())
 
 
 def test_confusion_rows_are_names() -> None:
-    rows = metrics.confusion_rows(np.array([NV, DF]), np.array([MEL, DF]))
+    rows = curves.confusion_rows(np.array([NV, DF]), np.array([MEL, DF]))
     assert rows.to_csv(index=False) == "actual,predicted\nnv,mel\ndf,df\n"
 
 
@@ -235,3 +237,20 @@ def test_row_order_does_not_matter() -> None:
     first = metrics.rounded(evaluate(labels, probabilities.round(3)))
     assert first == metrics.rounded(evaluate(labels[order], probabilities.round(3)[order]))
     assert tuple(first["diagnosis"]["per_class"]) == CLASSES
+
+
+def test_nan_is_refused_and_never_counted_as_something() -> None:
+    positive, score = np.array([YES, NO, NO]), np.array([0.9, np.nan, 0.1])
+    for metric in (metrics.roc_auc, metrics.pr_auc, metrics.partial_auc):
+        with pytest.raises(ValueError, match="NaN"):
+            metric(positive, score)
+
+
+def test_constant_scores_and_one_image_are_defined() -> None:
+    positive, constant = np.array([YES, NO, NO, NO]), np.full(4, 0.25)
+    assert metrics.roc_auc(positive, constant) == 0.5
+    assert metrics.pr_auc(positive, constant) == 0.25  # the prevalence
+    assert metrics.calibration_error(constant, positive, 15) == 0.0
+    assert metrics.calibration_error(constant, positive, 15, equal_mass=True) == 0.0
+    alone = metrics.rounded(evaluate(np.array([MEL]), one_hot(MEL)))
+    assert alone["diagnosis"]["accuracy"] == 1.0 and alone["operating_points"]["youden"]["specificity"] is None

@@ -73,6 +73,6 @@ def test_panel_shows_every_picture_in_full_size() -> None:
 
 
 def test_student_and_control_are_told_apart_without_color() -> None:
-    dashes = plots._dashes(["student_b_s0", "control_b_s0"])
+    dashes = plots.line_styles(["student_b_s0", "control_b_s0"])
     assert dashes["student_b_s0"] != dashes["control_b_s0"]
-    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == 4
+    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == 5

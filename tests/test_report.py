@@ -14,7 +14,7 @@ from test_verify import edit, pristine, project  # noqa: F401  (fixtures)
 from dermdistill import params
 from dermdistill.errors import UserError
 from dermdistill.files import read_json
-from dermdistill.reporting import cases, report, tables
+from dermdistill.reporting import cases, comparisons, figures, protocol_tables, report, tables
 from dermdistill.reporting.tables import Comparison
 
 
@@ -113,7 +113,7 @@ def test_fragment_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) ->
     settings = params.load(pristine / "params.yaml")
     lines = (pristine / report.FRAGMENT).read_text().splitlines()
     rows = {line.split("|")[1].strip(" *`"): line for line in lines[2:] if line.startswith("|")}
-    assert list(rows) == settings.model_ids()
+    assert list(rows) == comparisons.published(pristine, settings)
     assert len({line.count("|") for line in [lines[0], lines[1], *rows.values()]}) == 1
     metrics = read_json(pristine / "metrics/holdout/student_tiny_s0.json")
     low, high = metrics["intervals"]["melanoma.roc_auc"]
@@ -142,7 +142,7 @@ def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> N
     columns = [name for name in table if str(name).startswith("p_")]
     table[columns] = np.random.default_rng(0).permutation(table[columns].to_numpy())
     table.to_csv(path, index=False)
-    found = report.compare(project, params.load(project / "params.yaml"))
+    found = figures.compare(project, params.load(project / "params.yaml"))
     assert "student_tiny_s0 is better than control_tiny_s0" in tables.verdict(found[0])
 
 
@@ -157,10 +157,56 @@ def test_target_sentence_is_computed(pristine: Path, interval: list[float] | Non
 
 
 def test_seeds_are_summarised_only_when_there_are_several(pristine: Path) -> None:  # noqa: F811
-    metrics = read_json(pristine / "metrics/holdout/student_tiny_s0.json")
-    assert tables.seeds_table({"teacher_a": metrics, "student_b_s0": metrics}) is None
-    table = tables.seeds_table({"student_b_s0": metrics, "student_b_s1": metrics})
-    assert table is not None and table.rows[0][0].value == "student_b" and table.rows[0][2].value.endswith("± 0.000")
+    compared = read_json(pristine / "metrics/compare/models.json")
+    assert protocol_tables.seeds_table(compared) is None
+    row = {"seeds": 3, "mean": 0.9, "sd": 0.01, "low": 0.87, "high": 0.93}
+    compared["families"]["student_tiny"] = dict.fromkeys(comparisons.METRICS, row)
+    table = protocol_tables.seeds_table(compared)
+    assert table is not None and [line[0].value for line in table.rows] == ["student_tiny"]
+    assert table.rows[0][2] == ("0.900 ± 0.010", "0.870 to 0.930", False)
+
+
+def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:  # noqa: F811
+    settings = params.load(pristine / "params.yaml")
+    found = comparisons.pairs(settings, comparisons.published(pristine, settings))
+    for pair in [("student_tiny", "control_tiny"), ("int8_tiny", "teacher_lite0"), ("int8_tiny", "baseline_logistic")]:
+        assert pair in found
+    assert len(found) == len(set(found)) and all(a != b for a, b in found)
+    seeded = comparisons.families(["teacher_a", "student_b_s0", "student_b_s1", "baseline_svm"])
+    assert seeded == {
+        "teacher_a": ["teacher_a"],
+        "student_b": ["student_b_s0", "student_b_s1"],
+        "baseline_svm": ["baseline_svm"],
+    }
+
+
+def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) -> None:  # noqa: F811
+    compared = read_json(pristine / "metrics/compare/models.json")
+    table = protocol_tables.pairs_table(compared)
+    assert len(table.rows) == len(compared["pairs"])
+    for row, pair in zip(table.rows, compared["pairs"], strict=True):
+        found = pair["metrics"]["melanoma.roc_auc"]
+        tie = found["low"] <= 0 <= found["high"]
+        assert row[2].value == ("a tie" if tie else "A is better" if found["difference"] > 0 else "A is worse")
+    pair = next(pair for pair in compared["pairs"] if (pair["a"], pair["b"]) == ("student_tiny", "control_tiny"))
+    sentence = figures.compare(pristine, params.load(pristine / "params.yaml"))[0]
+    assert pair["metrics"]["melanoma.roc_auc"]["difference"] == pytest.approx(sentence.difference, abs=1e-6)
+    assert pair["metrics"]["melanoma.roc_auc"]["low"] == pytest.approx(sentence.low, abs=1e-6)
+
+
+def test_tables_have_a_cell_for_every_head(pristine: Path) -> None:  # noqa: F811
+    settings = params.load(pristine / "params.yaml")
+    results = figures.load(pristine, settings)
+    found = report._tables(pristine, results, results.val[settings.shipped], results.holdout[settings.shipped])
+    every = [table for one in found.values() for table in (one if isinstance(one, list) else [one]) if table]
+    assert len(every) > 15
+    for table in every:
+        assert table.rows and all(len(row) == len(table.head) for row in table.rows), table.caption
+
+
+def test_robustness_is_shown(pristine: Path) -> None:  # noqa: F811
+    assert "five severities" in (pristine / "reports/report.html").read_text()
+    assert (pristine / "plots/figures/robustness.png").exists()
 
 
 def test_markers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from sklearn import metrics as reference
 
 from dermdistill.classes import MELANOMA
@@ -162,6 +163,32 @@ def test_one_image_and_constant_scores() -> None:
     positive = np.arange(20) < 5
     constant = uncertainty.roc_auc(positive, np.full(20, 0.3))
     assert uncertainty.intervals({"x": constant}, np.arange(20).astype(str), 50, 0)["x"] == [0.5, 0.5]
+
+
+def test_effective_lesions() -> None:
+    drawn = np.random.default_rng(0).normal(size=(400, 60))  # of a mean of 60 normal values: 59 degrees of freedom
+    freedom = [uncertainty.effective_lesions((row.sum() - row) / 59) for row in drawn]
+    assert 50 < np.median(freedom) < 70
+    few = np.zeros(1000)
+    few[:10] = np.random.default_rng(1).normal(size=10)  # of which ten matter
+    assert 2 < uncertainty.effective_lesions(few) < 15
+    assert uncertainty.effective_lesions(np.full(9, 0.3)) == uncertainty.effective_lesions(np.full(2, np.nan)) == np.inf
+
+
+def test_lesions_are_left_out_one_by_one() -> None:
+    lesions = np.array([f"l{n:03d}" for n in range(300)] + ["l001"])
+    rows = np.concatenate(list(uncertainty.without_each(lesions)))  # more than one chunk
+    assert rows.shape == (300, 301) and (rows.sum(axis=1) == 300).sum() == 299
+    assert np.flatnonzero(rows[1] == 0).tolist() == [1, 300]
+
+
+def test_the_fewer_lesions_decide_the_wider_the_interval() -> None:
+    resampled = np.random.default_rng(0).normal(size=20000)
+    many, few = (uncertainty.Drawn(0.0, resampled, np.random.default_rng(2).normal(size=n)) for n in (3000, 10))
+    wide, narrow = (np.ptp(one.interval() or [0.0]) for one in (few, many))
+    assert narrow == pytest.approx(2 * 1.96, rel=0.02)
+    tail = student.isf(0.025, uncertainty.effective_lesions(few.left_out))
+    assert wide == pytest.approx(2 * tail, rel=0.05) and wide > 2 * 2.1
 
 
 def test_paired_difference() -> None:

@@ -8,31 +8,39 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import change_params
 from scipy.special import softmax
 
 from dermdistill import params
 from dermdistill.classes import CLASSES
-from dermdistill.evaluation import calibration, metrics, predictions
+from dermdistill.evaluation import calibration, corrupted, metrics, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, plots, report
+from dermdistill.reporting import cases, comparisons, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
 
 SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
-SKILL = {"teacher": 1.75, "student": 1.7, "control": 1.65, "int8": 1.35}
+SKILL = {"teacher": 1.75, "student": 1.7, "control": 1.65, "int8": 1.35, "baseline": 1.0}
 
 
 def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00") -> Params:
     """A repository's worth of plausible files below ``root``, as the stages before ``report`` leave them."""
     source = Path(__file__).parent.parent / "params.yaml"
-    text = source.read_text(encoding="utf-8").replace("bootstrap: 2000", f"bootstrap: {bootstrap}")
-    write_text(root / "params.yaml", text)
+    write_text(root / "params.yaml", source.read_text(encoding="utf-8"))
+    changes = {"evaluate.bootstrap": bootstrap, "run.students": ["tiny"], "robustness.images": 60}
+    change_params(root, changes)
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
+    models = settings.model_ids() + settings.baseline_ids()[:1]  # the other baselines have not been run
+    write_text(root / "data/traits.csv", "image_id,age,sex,localization\n")
     for part in ("val", "holdout"):
-        write_part(root, part, images, settings.model_ids(), random, prefix)
-    for model in settings.model_ids():
+        write_part(root, part, images, models, random, prefix)
+    for model in models:
         write_metrics(root, model, settings)
+    for model in settings.corrupted_ids():
+        write_robustness(root, model, settings, random)
+    write_json(root / "metrics/compare/models.json", comparisons.compare_models(root, settings))
+    write_json(root / "metrics/compare/calibration.json", comparisons.compare_calibrations(root, settings))
     write_rest(root, settings, random)
     return settings
 
@@ -52,6 +60,10 @@ def write_part(root: Path, part: str, images: int, models: list[str], random: np
     })  # fmt: skip
     (root / "data/splits").mkdir(parents=True, exist_ok=True)
     table.to_csv(root / f"data/splits/{part}.csv", index=False)
+    with (root / "data/traits.csv").open("a") as traits:
+        traits.writelines(
+            f"{name},{5 * (i % 18)}.0,{('male', 'female')[i % 2]},back\n" for i, name in enumerate(table["image_id"])
+        )
     shared = random.normal(size=(images, len(CLASSES))) + 0.7 * np.log(SHARES)
     for model in models:
         own = random.normal(scale=0.15 if model.startswith("int8") else 0.6, size=shared.shape)
@@ -63,15 +75,29 @@ def write_part(root: Path, part: str, images: int, models: list[str], random: np
 def write_metrics(root: Path, model: str, settings: Params) -> None:
     val = predictions.read(root / f"predictions/val/{model}.csv")
     fitted = calibration.fit(val.labels, val.probabilities, settings.calibrate.sensitivity)
-    write_json(root / f"metrics/calibrate/{model}.json", fitted.to_dict())
+    chosen = settings.calibrate.coverage, settings.calibrate.keep
+    rules = selective.fit(val.labels, fitted.apply(val.probabilities), *chosen)
+    write_json(root / f"metrics/calibrate/{model}.json", fitted.to_dict() | rules.to_dict())
     for part in ("val", "holdout"):
         known = predictions.read(root / f"predictions/{part}/{model}.csv")
-        confirmed = pd.read_csv(root / f"data/splits/{part}.csv", index_col="image_id")["dx_type"] == "histo"
-        write_json(root / f"metrics/{part}/{model}.json", recompute(known, fitted, known.lookup(confirmed), settings))
-    for name, table in metrics.curves(known.labels, fitted.apply(known.probabilities), settings.evaluate.bins).items():
-        folder = root / f"plots/curves/{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / f"{model}.csv", index=False)
+        again = recompute(known, fitted, rules, slices.read(root, part), settings)
+        write_json(root / f"metrics/{part}/{model}.json", again)
+    numbers = protocol.Settings(**settings.evaluate.model_dump())
+    for name, table in protocol.tables(known, fitted.apply(known.probabilities), numbers).items():
+        (root / f"plots/{name}").mkdir(parents=True, exist_ok=True)
+        table.to_csv(root / f"plots/{name}/{model}.csv", index=False)
+
+
+def write_robustness(root: Path, model: str, settings: Params, random: np.random.Generator) -> None:
+    """Probabilities for corrupted images that nobody corrupted: noise on the logits, more of it the severer."""
+    known, chosen = predictions.read(root / f"predictions/holdout/{model}.csv"), settings.robustness
+    rows = corrupted.choose(known.labels, chosen.images, chosen.seed)
+    clean = known.probabilities[rows]
+    cells = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CELLS]
+    content = corrupted.Corrupted(known.image_id[rows], clean.astype(np.float16), np.array(cells, np.float16))
+    corrupted.write(root / f"predictions/robustness/{model}.npz", content)
+    numbers = chosen.images, settings.evaluate.bootstrap, chosen.seed
+    write_json(root / f"metrics/robustness/{model}.json", robustness.of_model(root, model, *numbers))
 
 
 def write_rest(root: Path, settings: Params, random: np.random.Generator) -> None:
@@ -160,6 +186,13 @@ def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:
         ("metrics/val/teacher_lite0.json", ["diagnosis", "per_class", "bkl", "f1"]),
         ("metrics/calibrate/student_tiny_s0.json", ["temperature"]),
         ("metrics/summary.json", ["int8_tiny_s0", "holdout", "macro_f1"]),
+        ("metrics/holdout/baseline_logistic.json", ["melanoma", "roc_auc"]),
+        ("metrics/holdout/int8_tiny_s0.json", ["selective", "conformal", "marginal", "coverage"]),
+        ("metrics/calibrate/int8_tiny_s0.json", ["conformal", "marginal"]),
+        ("metrics/robustness/int8_tiny_s0.json", ["cells", "blur", "3", "roc_auc"]),
+        ("metrics/robustness/teacher_lite0.json", ["mean_drop", "macro_f1", "drop"]),
+        ("metrics/compare/models.json", ["families", "student_tiny", "melanoma.roc_auc", "mean"]),
+        ("metrics/compare/calibration.json", ["int8_tiny_s0", "methods", "vector", "holdout", "nll"]),
     ],
 )
 def test_a_tampered_number_is_named(project: Path, name: str, keys: list[str]) -> None:
@@ -197,6 +230,16 @@ def test_a_changed_probability_shows_in_the_metrics(project: Path) -> None:
     values = table.filter(like="p_").to_numpy()[::-1]
     predictions.write(path, table["image_id"], table["lesion_id"], table["dx"], values)
     assert any(line.startswith("metrics/holdout/control_tiny_s0.json:melanoma.roc_auc") for line in verify(project))
+
+
+def test_predictions_on_corrupted_images_must_be_the_chosen_models_and_images(project: Path) -> None:
+    folder = project / "predictions/robustness"
+    shutil.copy(folder / "teacher_lite0.npz", folder / "int8_tiny_s0.npz")
+    change_params(project, {"robustness.images": 50})
+    lines = verify(project)
+    assert len(lines) == 3 and all("not of the images that robustness.images" in line for line in lines)
+    change_params(project, {"robustness.images": 60})
+    assert [line for line in verify(project) if "int8_tiny_s0.npz comes from another model" in line] == verify(project)
 
 
 def test_a_missing_file_is_one_line_and_no_crash(project: Path) -> None:

@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
@@ -30,6 +31,7 @@ class Run(Block):
     teachers: Annotated[list[Name], Field(min_length=1)]
     students: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    baselines: Annotated[list[Literal["logistic", "forest", "boosting", "svm"]], Field(min_length=1)]
 
 
 class Data(Block):
@@ -109,11 +111,38 @@ class Quantize(Block):
 
 class Calibrate(Block):
     sensitivity: Annotated[float, Field(gt=0, le=1)]
+    coverage: Inside
+    keep: Annotated[list[Inside], Field(min_length=1)]
 
 
 class Evaluate(Block):
     bootstrap: Count
     bins: Count
+    seed: Seed
+    decision_thresholds: Annotated[list[Inside], Field(min_length=1)]
+    screening_prevalence: Inside
+    slice_minimum: Count
+
+
+class Compare(Block):
+    calibration_folds: Annotated[int, Field(ge=2)]
+    dirichlet_penalty: NotNegative
+
+
+class Robustness(Block):
+    images: Count
+    seed: Seed
+
+
+class Baselines(Block):
+    features: Literal["full", "quick"]
+    train_images: Count | None
+    logistic_c: Positive
+    forest_trees: Count
+    forest_min_leaf: Count
+    boosting_rounds: Count
+    boosting_lr: Positive
+    svm_c: Positive
     seed: Seed
 
 
@@ -141,8 +170,11 @@ class Params(Block):
     quantize: Quantize
     calibrate: Calibrate
     evaluate: Evaluate
+    compare: Compare
     ship: Ship
     analyze_errors: AnalyzeErrors
+    robustness: Robustness
+    baselines: Baselines
 
     @model_validator(mode="after")
     def names_exist(self) -> "Params":
@@ -169,8 +201,16 @@ class Params(Block):
         """Id of the INT8 model that goes on the phone."""
         return f"int8_{self.ship.student}_s{self.ship.seed}"
 
+    def corrupted_ids(self) -> list[str]:
+        """The networks that are tried on corrupted images: teacher, student and the file that ships."""
+        return [f"teacher_{self.kd.teacher}", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
+
+    def baseline_ids(self) -> list[str]:
+        """The classical models that stand beside the networks."""
+        return [f"baseline_{name}" for name in self.run.baselines]
+
     def model_ids(self) -> list[str]:
-        """Every model of this run in the order of the story: teachers, students, controls, INT8."""
+        """Every network of this run in the order of the story: teachers, students, controls, INT8."""
         pairs = [(name, seed) for name in self.run.students for seed in self.run.seeds]
         students = [f"{kind}_{name}_s{seed}" for kind in ("student", "control", "int8") for name, seed in pairs]
         return [f"teacher_{name}" for name in self.run.teachers] + students

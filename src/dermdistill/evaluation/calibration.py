@@ -9,7 +9,7 @@ log-likelihood is convex, so the optimum does not depend on where the search sta
 Only differences of biases matter. A Gaussian prior of standard deviation 1 (an L2 term of weight 1/N beside
 the mean NLL) picks the mean-zero ones and keeps the bias of a class that is absent from val finite.
 
-Absent on purpose: full-matrix or Dirichlet scaling, whose 56 numbers overfit some 170 melanomas.
+Absent on purpose: richer families of maps. calibrators.py measures what they would give.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ from dermdistill.files import read_json
 SMALLEST = float(np.finfo(np.float32).tiny)  # a float32 softmax may underflow to 0, whose log is not finite
 SHARPEST, FLATTEST = 0.05, 20.0  # bounds of T: perfectly separable val data would drive it to 0
 DECIMALS = 6
+POINTS = ("sensitivity", "youden", "f1")  # the operating points that are chosen on val
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def read(path: str | Path) -> Calibration:
     content = read_json(path)
     try:
         bias = np.array([float(content["bias"][name]) for name in CLASSES])
-        thresholds = {name: float(content["thresholds"][name]) for name in ("sensitivity", "youden")}
+        thresholds = {name: float(content["thresholds"][name]) for name in POINTS}
         return Calibration(float(content["temperature"]), bias, thresholds, content["val_nll"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is not a calibration file; run `dvc repro` to make it again") from None
@@ -76,18 +77,20 @@ def fit(labels: np.ndarray, probabilities: np.ndarray, sensitivity: float) -> Ca
     if positive.all() or not positive.any():
         lacking = "image without melanoma" if positive.any() else "melanoma"
         raise UserError(f"val holds no {lacking}, so no threshold can be chosen; enlarge split.val or data")
-    temperature, bias = _fit_scaling(labels, probabilities)
+    temperature, bias = fit_scaling(labels, probabilities)
     scaled = Calibration(temperature, bias, {}, {})
     score = scaled.apply(probabilities)[:, MELANOMA]
     thresholds = {
         "sensitivity": sensitivity_threshold(positive, score, sensitivity),
         "youden": youden_threshold(positive, score),
+        "f1": f1_threshold(positive, score),
     }
     nll = {"raw": _nll(labels, probabilities), "calibrated": _nll(labels, scaled.apply(probabilities))}
     return Calibration(temperature, bias, thresholds, nll)
 
 
-def _fit_scaling(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
+def fit_scaling(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
+    """Temperature and the bias of each class (7,) that fit best."""
     logits, truth = _log(probabilities), np.eye(len(CLASSES))[labels]
     count = len(labels)
 
@@ -115,11 +118,22 @@ def sensitivity_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: 
 
 def youden_threshold(positive: np.ndarray, score: np.ndarray) -> float:
     """The threshold of largest sensitivity + specificity; of several, the largest (fewest alarms)."""
+    candidates, hits, alarms = _counts(positive, score)
+    return float(candidates[np.argmax(np.round(hits / positive.sum() - alarms / (~positive).sum(), 12))])
+
+
+def f1_threshold(positive: np.ndarray, score: np.ndarray) -> float:
+    """The threshold of largest F1; of several, the largest."""
+    candidates, hits, alarms = _counts(positive, score)
+    return float(candidates[np.argmax(np.round(2 * hits / (positive.sum() + hits + alarms), 12))])
+
+
+def _counts(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every possible threshold, the largest first, and how many positives and others reach it."""
     candidates, index = np.unique(_floor(score), return_inverse=True)
     hits = np.bincount(index, weights=positive, minlength=len(candidates))[::-1].cumsum()
     alarms = np.bincount(index, weights=~positive, minlength=len(candidates))[::-1].cumsum()
-    youden = hits / positive.sum() - alarms / (~positive).sum()
-    return float(candidates[::-1][np.argmax(np.round(youden, 12))])
+    return candidates[::-1], hits, alarms
 
 
 def _floor(score: np.ndarray) -> np.ndarray:

@@ -17,21 +17,14 @@ Definitions that differ between papers:
 - Histology slice: all melanomas against *benign* images confirmed by histology (nv, bkl, df, vasc). Basal
   cell carcinoma and actinic keratosis are malignant or its precursor and are left out.
 
-Calibration, intervals and files are absent: see calibration.py, uncertainty.py and the stage.
+Calibration, intervals, curves and files are absent: see calibration.py, uncertainty.py, curves.py and the stage.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
 from dermdistill.classes import CLASSES, MELANOMA
 
@@ -143,17 +136,17 @@ def operating_point(positive: np.ndarray, decision: np.ndarray) -> dict[str, flo
 
 
 def roc_auc(positive: np.ndarray, score: np.ndarray) -> float | None:
-    return None if _one_sided(positive) else float(roc_auc_score(positive, score))
+    return None if one_sided(positive) else float(roc_auc_score(positive, score))
 
 
 def pr_auc(positive: np.ndarray, score: np.ndarray) -> float | None:
     """Average precision; None, as for the other two areas, unless both sides are present."""
-    return None if _one_sided(positive) else float(average_precision_score(positive, score))
+    return None if one_sided(positive) else float(average_precision_score(positive, score))
 
 
 def partial_auc(positive: np.ndarray, score: np.ndarray, floor: float = SENSITIVITY_FLOOR) -> float | None:
     """Area between the ROC curve and sensitivity ``floor``, as a share of the largest possible."""
-    if _one_sided(positive):
+    if one_sided(positive):
         return None
     fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
     above = int(np.searchsorted(tpr, floor))  # first point at or above the floor; tpr[0] is 0
@@ -196,22 +189,6 @@ def histology_slice(labels: np.ndarray, histology: np.ndarray) -> np.ndarray:
     return np.asarray((labels == MELANOMA) | (np.isin(labels, BENIGN) & histology))
 
 
-def curves(labels: np.ndarray, calibrated: np.ndarray, bins: int) -> dict[str, pd.DataFrame]:
-    """The tables behind the plots of P(mel): roc, pr, reliability, threshold; roc and pr may be empty."""
-    positive, score = labels == MELANOMA, calibrated[:, MELANOMA]
-    return {
-        "roc": _roc_table(positive, score),
-        "pr": _pr_table(positive, score),
-        "reliability": _reliability_table(positive, score, bins),
-        "threshold": _threshold_table(positive, score),
-    }
-
-
-def confusion_rows(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
-    """``actual,predicted`` by name, one row per image: what DVC's confusion template counts."""
-    return pd.DataFrame({"actual": np.array(CLASSES)[labels], "predicted": np.array(CLASSES)[predicted]})
-
-
 def rounded(value: Any, decimals: int = 6) -> Any:
     """The same nested dicts and lists for JSON: floats rounded, NaN → None, numpy scalars → Python's."""
     if isinstance(value, Mapping):
@@ -229,39 +206,12 @@ def _histology(labels: np.ndarray, score: np.ndarray, histology: np.ndarray) -> 
     return {"roc_auc": roc_auc(positive, score[kept]), "n_benign": int((~positive).sum())}
 
 
-def _roc_table(positive: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    if _one_sided(positive):
-        return pd.DataFrame(columns=["fpr", "tpr", "threshold"])
-    fpr, tpr, threshold = roc_curve(positive, score)
-    threshold = np.minimum(threshold, 1.0)  # the first, which calls nobody, is infinite
-    return pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": threshold})
-
-
-def _pr_table(positive: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    if _one_sided(positive):
-        return pd.DataFrame(columns=["recall", "precision", "threshold"])
-    precision, recall, threshold = precision_recall_curve(positive, score, drop_intermediate=True)
-    return pd.DataFrame({"recall": recall, "precision": precision, "threshold": np.append(threshold, 1.0)})
-
-
-def _reliability_table(positive: np.ndarray, score: np.ndarray, bins: int) -> pd.DataFrame:
-    """Means per occupied bin; an empty bin has no row."""
-    images = pd.DataFrame({"bin": width_bins(score, bins), "confidence": score, "frequency": positive * 1.0})
-    table = images.groupby("bin").mean()
-    return table.assign(count=images.groupby("bin").size()).reset_index()
-
-
-def _threshold_table(positive: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    grid = np.arange(201) / 200  # fine enough for a screening threshold of a few per cent
-    rows = [{"threshold": t} | operating_point(positive, score >= t) for t in grid]
-    return pd.DataFrame(rows)[["threshold", "sensitivity", "specificity", "f1"]]
-
-
 def _confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(confusion_matrix(labels, predicted, labels=range(len(CLASSES))))
 
 
-def _one_sided(positive: np.ndarray) -> bool:
+def one_sided(positive: np.ndarray) -> bool:
+    """Whether one of the two sides is missing, so that nothing can be ranked."""
     return bool(positive.all() or not positive.any())
 
 

@@ -44,19 +44,23 @@ class Predictions:
         """(N,) float64: raw P(mel)."""
         return self.probabilities[:, MELANOMA]
 
-    def lookup(self, column: pd.Series) -> np.ndarray:
-        """The values of ``column`` (indexed by image_id) for these images, (N,).
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of ``table`` (indexed by image_id) for these images, in their order.
 
         Raises:
-            UserError: if an image is not in the column's index, or stands there twice.
+            UserError: if an image is not in the table's index, or stands there twice.
         """
-        twice = column.index[column.index.duplicated()]
+        twice = table.index[table.index.duplicated()]
         if len(twice):
             raise UserError(f"image {twice[0]} stands twice in the metadata table; rerun `prepare`")
-        missing = pd.Index(self.image_id).difference(column.index)
+        missing = pd.Index(self.image_id).difference(table.index)
         if len(missing):
             raise UserError(f"image {missing[0]} is predicted but not in the metadata table; rerun `prepare`")
-        return column.loc[self.image_id].to_numpy()
+        return table.loc[self.image_id]
+
+    def lookup(self, column: pd.Series) -> np.ndarray:
+        """The values of ``column`` (indexed by image_id) for these images, (N,); errors as in :meth:`rows`."""
+        return self.rows(column.to_frame()).iloc[:, 0].to_numpy()
 
 
 def build(
@@ -149,6 +153,11 @@ def write(
     table = keys.join(pd.DataFrame(checked.probabilities, columns=list(PROBABILITIES)))
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+
+
+def replace(known: Predictions, probabilities: np.ndarray) -> Predictions:
+    """The same images with other probabilities (N, 7), such as calibrated ones."""
+    return Predictions(known.image_id, known.lesion_id, known.labels, probabilities)
 
 
 def require_same_images(first: Predictions, second: Predictions) -> None:

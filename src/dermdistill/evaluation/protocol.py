@@ -5,22 +5,36 @@ recomputed number cannot differ from a published one by a difference in code.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from dermdistill.evaluation import metrics, uncertainty
+from dermdistill.classes import MELANOMA
+from dermdistill.evaluation import curves, decision, metrics, selective, slices, uncertainty
 from dermdistill.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The block ``evaluate`` of params.yaml."""
+
+    bootstrap: int  # resamples of lesions behind every interval
+    bins: int  # of the calibration errors
+    seed: int
+    decision_thresholds: list[float]  # at which net benefit is reported
+    screening_prevalence: float
+    slice_minimum: int  # images a figure of a slice needs on each side
 
 
 def measure(
     known: Predictions,
     calibrated: np.ndarray,
     thresholds: Mapping[str, float],
-    histology: np.ndarray,
-    bins: int,
-    bootstrap: int,
-    seed: int,
+    rules: selective.Rules | None,
+    traits: pd.DataFrame,
+    settings: Settings,
 ) -> dict[str, Any]:
     """The content of a metrics file.
 
@@ -28,13 +42,32 @@ def measure(
         known: raw probabilities and labels of N images.
         calibrated: (N, 7) probabilities after calibration.
         thresholds: of the operating points, on calibrated P(mel).
-        histology: (N,) bool, whether the diagnosis was confirmed by histology.
-        bins: of the calibration errors.
-        bootstrap, seed: resamples of lesions behind every interval, and their seed.
+        rules: for deferral and conformal sets; None leaves that section out.
+        traits: ``dx_type, sex, age, localization`` by image_id, of at least these images.
     """
-    labels, lesions = known.labels, known.lesion_id
-    result = metrics.evaluate(labels, lesions, known.probabilities, calibrated, thresholds, histology, bins)
-    headline = uncertainty.headline(labels, calibrated, thresholds["sensitivity"], histology, bins)
-    result["intervals"] = uncertainty.intervals(headline, lesions, bootstrap, seed)
+    labels, lesions, shipped = known.labels, known.lesion_id, thresholds["sensitivity"]
+    positive, score, shown = known.melanoma, calibrated[:, MELANOMA], known.rows(traits)
+    histology = (shown["dx_type"] == "histo").to_numpy()
+    numbers, screening = (settings.bootstrap, settings.seed), settings.screening_prevalence
+    result = metrics.evaluate(labels, lesions, known.probabilities, calibrated, thresholds, histology, settings.bins)
+    result["net_benefit"] = decision.measure(positive, score, settings.decision_thresholds, screening)
+    headline = uncertainty.headline(labels, calibrated, shipped, histology, settings.bins)
+    headline |= decision.advantages(positive, score, settings.decision_thresholds, screening)
+    if rules is not None:
+        result["selective"] = selective.measure(labels, calibrated, shipped, rules)
+        headline |= selective.headline(labels, calibrated, rules)
+    result["slices"] = slices.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
+    result["intervals"] = uncertainty.intervals(headline, lesions, *numbers)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded
+
+
+def tables(known: Predictions, calibrated: np.ndarray, settings: Settings) -> dict[str, pd.DataFrame]:
+    """Every curve of one model, by name, and the confusion rows."""
+    labels, score = known.labels, calibrated[:, MELANOMA]
+    plain = curves.tables(labels, known.probabilities, calibrated, settings.bins)
+    return {f"curves/{name}": table for name, table in plain.items()} | {
+        "curves/decision": decision.curve(known.melanoma, score, settings.screening_prevalence),
+        "curves/risk_coverage": selective.risk_coverage(labels, calibrated),
+        "confusion": curves.confusion_rows(labels, calibrated.argmax(axis=1)),
+    }

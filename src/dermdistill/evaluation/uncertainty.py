@@ -2,7 +2,15 @@
 
 Images of one lesion resemble each other; drawing them one by one would count the same evidence twice and
 give intervals that are too narrow. So lesions are drawn with replacement and bring all their images (cluster
-bootstrap: Field & Welsh, J. R. Stat. Soc. B 69:369, 2007); the interval is that of the percentiles.
+bootstrap: Field & Welsh, J. R. Stat. Soc. B 69:369, 2007).
+
+The interval runs between two percentiles, but wider ones than 2.5 and 97.5: those have the error of a normal
+interval with estimated variance, and miss the truth too often when few lesions decide a figure, as melanomas do
+for sensitivity. As Student's t mends the normal interval, the tails are those of t (expanded percentiles: Hesterberg,
+Am. Stat. 69:371, 2015). Its degrees of freedom say how many lesions really carry the figure: Satterthwaite's
+(Biometrics Bull. 2:110, 1946), with the influence of each lesion from a jackknife. How often the intervals then hold
+the truth is simulated in tests/test_coverage.py. Absent on purpose: BCa, which did worse there on differences and
+averages over classes, and normal intervals on a logit scale, which need to know each figure's range.
 
 A resample is never materialised. It is a row of integer weights — how often each image was drawn — and a
 metric is a function from weights (B, N) to values (B,), which sorts once and then only adds. Two thousand
@@ -10,16 +18,17 @@ resamples of 1,500 images take about a second. The draws depend on the seed and 
 so two models on the same images meet the same resamples, and the order of the rows does not matter.
 
 Resamples in which a metric is undefined (no melanoma drawn) are dropped. The ECE adds absolute values, so
-noise raises it, and a resample is noisier than the data: its figure lies low in its interval, or below it.
-Absent on purpose: BCa intervals, whose acceleration needs a jackknife and changes little at these sizes.
+noise raises it on the data, and more so on a resample: its interval lies high, and often misses the truth.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm, t
 
 from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation.metrics import histology_slice, width_bins
+from dermdistill.evaluation.metrics import SENSITIVITY_FLOOR, SMALLEST, histology_slice, width_bins
 
 Metric = Callable[[np.ndarray], np.ndarray]
 """Counts (B, N), how often each image is drawn → values (B,), NaN where undefined."""
@@ -38,15 +47,62 @@ def resamples(lesions: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray
         yield draws[:, index].astype(np.float64)
 
 
+def without_each(lesions: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield weights (≤ CHUNK, N): all images but those of one lesion, a row for each lesion."""
+    names, index = np.unique(lesions, return_inverse=True)
+    for start in range(0, len(names), CHUNK):
+        yield (index != np.arange(start, min(start + CHUNK, len(names)))[:, None]).astype(np.float64)
+
+
+class Drawn(NamedTuple):
+    """One figure: on the data, on each resample, and on the data without each lesion in turn; NaN where undefined."""
+
+    value: float
+    resampled: np.ndarray  # (B,)
+    left_out: np.ndarray  # (L,)
+
+    def minus(self, other: "Drawn") -> "Drawn":
+        """The difference of two figures that met the same resamples of the same lesions."""
+        return Drawn(self.value - other.value, self.resampled - other.resampled, self.left_out - other.left_out)
+
+    def interval(self) -> list[float] | None:
+        """[low, high]; None if the figure is undefined on the data or on all resamples."""
+        defined = self.resampled[~np.isnan(self.resampled)]
+        if np.isnan(self.value) or not len(defined):
+            return None
+        tail = float(norm.sf(t.isf((1 - LEVEL) / 2, effective_lesions(self.left_out))))
+        return np.quantile(defined, [tail, 1 - tail]).tolist()
+
+
+def effective_lesions(left_out: np.ndarray) -> float:
+    """Satterthwaite's degrees of freedom of the jackknife variance: about the number of lesions that matter alike.
+
+    Args:
+        left_out: (L,) a figure without each lesion; NaN, where it cannot do without it, is left aside.
+    """
+    known = left_out[~np.isnan(left_out)]
+    square = (known - known.sum() / max(len(known), 1)) ** 2
+    if square.sum() < 1e-24:  # no lesion matters
+        return np.inf
+    spread = (square**2).sum() - square.sum() ** 2 / len(square)
+    return float(max(2 * square.sum() ** 2 / spread, 1.0)) if spread > 0 else np.inf
+
+
+def draw(metrics: dict[str, Metric], lesions: np.ndarray, count: int, seed: int) -> dict[str, Drawn]:
+    """Every metric on the same ``count`` resamples."""
+    resampled = _values(metrics, resamples(lesions, count, seed))
+    left_out = _values(metrics, without_each(lesions))
+    return {name: Drawn(value(metric, lesions), resampled[name], left_out[name]) for name, metric in metrics.items()}
+
+
+def _values(metrics: dict[str, Metric], weights: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
+    chunks = [{name: metric(w) for name, metric in metrics.items()} for w in weights]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
+
+
 def intervals(metrics: dict[str, Metric], lesions: np.ndarray, count: int, seed: int) -> dict[str, list[float] | None]:
     """[low, high] of each metric over the same ``count`` resamples; None if undefined on the data."""
-    chunks = [{name: metric(w) for name, metric in metrics.items()} for w in resamples(lesions, count, seed)]
-    return {
-        name: None
-        if np.isnan(value(metric, lesions))
-        else _percentiles(np.concatenate([chunk[name] for chunk in chunks]))
-        for name, metric in metrics.items()
-    }
+    return {name: drawn.interval() for name, drawn in draw(metrics, lesions, count, seed).items()}
 
 
 def paired_difference(
@@ -56,9 +112,10 @@ def paired_difference(
 
     Both metrics must be built on the same images in the same order as ``lesions`` (N,).
     """
-    delta = value(b, lesions) - value(a, lesions)
-    bounds = _percentiles(np.concatenate([b(w) - a(w) for w in resamples(lesions, count, seed)]))
-    return None if np.isnan(delta) or bounds is None else (delta, bounds[0], bounds[1])
+    drawn = draw({"a": a, "b": b}, lesions, count, seed)
+    gap = drawn["b"].minus(drawn["a"])
+    bounds = gap.interval()
+    return None if bounds is None else (gap.value, bounds[0], bounds[1])
 
 
 def value(metric: Metric, lesions: np.ndarray) -> float:
@@ -78,8 +135,11 @@ def headline(
     return {
         "melanoma.roc_auc": roc_auc(positive, score),
         "melanoma.pr_auc": pr_auc(positive, score),
+        "melanoma.partial_auc": partial_auc(positive, score),
+        "melanoma.brier": mean((score - positive) ** 2),
         "melanoma.ece": calibration_error(score, positive, bins),
         "melanoma.histology.roc_auc": roc_auc(positive, score, among=histology_slice(labels, histology)),
+        "diagnosis.nll": mean(-np.log(np.maximum(calibrated[np.arange(len(labels)), labels], SMALLEST))),
         "diagnosis.accuracy": share(predicted == labels),
         "diagnosis.balanced_accuracy": balanced_accuracy(labels, predicted),
         "diagnosis.macro_f1": macro_f1(labels, predicted),
@@ -90,15 +150,36 @@ def headline(
 
 def roc_auc(positive: np.ndarray, score: np.ndarray, among: np.ndarray | None = None) -> Metric:
     """Area under the ROC curve, ties counted half; ``among`` (N,) bool restricts it to a slice."""
-    order, starts = _ranking(score)
-    kept = np.ones(len(score), bool) if among is None else among
+    kept = np.arange(len(score)) if among is None else np.flatnonzero(among)
+    if not len(kept):
+        return lambda weights: np.full(len(weights), np.nan)
+    order, starts = _ranking(score[kept])
+    chosen, ill = kept[order], positive[kept[order]]
 
     def metric(weights: np.ndarray) -> np.ndarray:
-        positives = _grouped(weights * (positive & kept), order, starts)
-        negatives = _grouped(weights * (~positive & kept), order, starts)
+        drawn = weights[:, chosen]
+        positives, negatives = (np.add.reduceat(drawn * side, starts, axis=1) for side in (ill, ~ill))
         below = negatives.cumsum(axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
         return _divide((positives * below).sum(axis=1), pairs)
+
+    return metric
+
+
+def partial_auc(positive: np.ndarray, score: np.ndarray, floor: float = SENSITIVITY_FLOOR) -> Metric:
+    """Area between the ROC curve and sensitivity ``floor``, as a share of the largest possible."""
+    order, starts = _ranking(-score)
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        positives, negatives = (_grouped(weights * side, order, starts) for side in (positive, ~positive))
+        total, others = positives.sum(axis=1), negatives.sum(axis=1)
+        rise = _divide(positives, np.broadcast_to(total[:, None], positives.shape))
+        after = np.clip(np.nan_to_num(rise).cumsum(axis=1) - floor, 0, None)
+        before = np.clip(after - np.nan_to_num(rise), 0, None)
+        # A segment that crosses the floor counts with the part above it only.
+        part = np.divide(after - before, rise, out=np.ones_like(after), where=rise > 0)
+        above = (negatives * part * (before + after) / 2).sum(axis=1)
+        return _divide(above / (1 - floor), np.where(total > 0, others, 0))
 
     return metric
 
@@ -122,6 +203,11 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int) -> Met
     """ECE with bins of equal width."""
     gaps = np.eye(bins)[width_bins(confidence, bins)] * (confidence - hit)[:, None]
     return lambda weights: _divide(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))
+
+
+def mean(values: np.ndarray) -> Metric:
+    """Mean of a value per image."""
+    return lambda weights: _divide(weights @ values, weights.sum(axis=1))
 
 
 def share(hit: np.ndarray, among: np.ndarray | None = None) -> Metric:
@@ -174,9 +260,3 @@ def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean_over(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return _divide(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
-
-
-def _percentiles(values: np.ndarray) -> list[float] | None:
-    defined = values[~np.isnan(values)]
-    tail = (1 - LEVEL) / 2
-    return np.quantile(defined, [tail, 1 - tail]).tolist() if len(defined) else None

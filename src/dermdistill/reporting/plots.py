@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 
 from dermdistill.files import atomic
 
-COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#6B6B6B", "int8": "#009E73"}
-MARKERS = {"teacher": "s", "student": "o", "control": "D", "int8": "^"}
+COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#6B6B6B", "int8": "#009E73", "baseline": "#A68A00"}
+MARKERS = {"teacher": "s", "student": "o", "control": "D", "int8": "^", "baseline": "v"}
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 WIDTH = 5.6  # inches
 
@@ -75,7 +75,7 @@ def color(model: str) -> str:
     return COLORS.get(model.split("_")[0], "#CC79A7")
 
 
-def _dashes(models: Sequence[str]) -> dict[str, Any]:
+def line_styles(models: Sequence[str]) -> dict[str, Any]:
     """A line style per network within each kind of model; controls are always dashed."""
     solid, dashed = ["-", (0, (6, 1.2, 1, 1.2)), (0, (9, 1.5))], [(0, (3, 1.5)), (0, (1, 1.2)), (0, (2, 3))]
     seen: dict[str, int] = {}
@@ -95,7 +95,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure = _figure(5.8)
     axes = figure.subplots(2, 1, sharex=True)
-    dashes = _dashes(list(histories))
+    dashes = line_styles(list(histories))
     for model, history in histories.items():
         style: dict[str, Any] = {"color": color(model), "linestyle": dashes[model]}
         axes[0].plot(history["epoch"], history["val_loss"], label=model, **style)
@@ -116,7 +116,7 @@ def roc(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple[float, fl
     """
     figure = _figure(5.2)
     axes = figure.subplots()
-    dashes = _dashes(list(curves))
+    dashes = line_styles(list(curves))
     axes.plot([0, 1], [0, 1], color="#B5B5B5", linewidth=1, linestyle=":")
     for model, curve in curves.items():
         axes.plot(curve["fpr"], curve["tpr"], color=color(model), linestyle=dashes[model], label=model)
@@ -134,7 +134,7 @@ def precision_recall(
     """Precision–recall curves; ``points`` gives (recall, precision) at the operating point that ships."""
     figure = _figure(5.2)
     axes = figure.subplots()
-    dashes = _dashes(list(curves))
+    dashes = line_styles(list(curves))
     axes.axhline(prevalence, color="#B5B5B5", linewidth=1, linestyle=":", label=f"prevalence {prevalence:.2f}")
     for model, curve in curves.items():
         axes.plot(curve["recall"], curve["precision"], color=color(model), linestyle=dashes[model], label=model,

@@ -16,45 +16,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
-from dermdistill.classes import CLASSES, NAMES
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import predictions, uncertainty
+from dermdistill.evaluation import predictions
 from dermdistill.files import read_json, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, plots, tables
-from dermdistill.reporting.plots import Interval
-from dermdistill.reporting.tables import Comparison, number
+from dermdistill.reporting import cases, error_tables, figures, plots, protocol_tables, tables
+from dermdistill.reporting.cells import facts, percent
+from dermdistill.reporting.figures import Drawn, Results
 
 START, END = "<!-- results -->", "<!-- /results -->"
 FRAGMENT = "docs/fragments/results.md"
 PHANTOM = "HAM_9"  # the embedded phantom's lesions carry ids that HAM10000 does not use
 
 
-class Results(NamedTuple):
-    """The metrics files of every model of a run, by id in the run's order."""
-
-    settings: Params
-    val: dict[str, Any]
-    holdout: dict[str, Any]
-    calibration: dict[str, Any]
-    comparisons: list[Comparison]
-
-
 class Picture(NamedTuple):
     title: str
     uri: str
-    alt: str
-    caption: str
-
-
-class Drawn(NamedTuple):
-    name: str
-    figure: Figure
-    title: str
     alt: str
     caption: str
 
@@ -66,137 +45,13 @@ def build(root: str | Path, settings: Params) -> None:
         UserError: naming the first file that is missing.
     """
     root = Path(root)
-    results = load(root, settings)
+    results = figures.load(root, settings)
     write_json(root / "metrics/summary.json", tables.summary(results.val, results.holdout))
     write_text(root / FRAGMENT, tables.fragment(settings.shipped, results.val, results.holdout, results.comparisons))
-    drawn = figures(root, results)
+    drawn = figures.figures(root, results)
     for item in drawn:
         plots.save(item.figure, root / f"plots/figures/{item.name}.png")
     write_text(root / "reports/report.html", page(root, results, drawn))
-
-
-# What is read -------------------------------------------------------------------------------------
-
-
-def load(root: str | Path, settings: Params) -> Results:
-    folder = Path(root) / "metrics"
-    val, holdout, calibrate = (
-        {model: read_json(folder / kind / f"{model}.json") for model in settings.model_ids()}
-        for kind in ("val", "holdout", "calibrate")
-    )
-    return Results(settings, val, holdout, calibrate, compare(root, settings))
-
-
-def compare(root: str | Path, settings: Params) -> list[Comparison]:
-    """Student against control, student against teacher, INT8 against student: melanoma AUC on the holdout."""
-    judged = cases.judge(root, cases.roles(settings))
-    count, seed = settings.evaluate.bootstrap, settings.evaluate.seed
-    found = []
-    for first, second in (("student", "control"), ("student", "teacher"), ("int8", "student")):
-        a, b = judged[first], judged[second]
-        area_a, area_b = (uncertainty.roc_auc(one.known.melanoma, one.p_melanoma) for one in (a, b))
-        difference = uncertainty.paired_difference(area_b, area_a, a.known.lesion_id, count, seed)  # a minus b
-        if difference is not None:  # without any melanoma there is nothing to compare
-            found.append(Comparison(a.model, b.model, *difference))
-    return found
-
-
-def _table(root: Path, name: str) -> pd.DataFrame:
-    try:
-        return pd.read_csv(root / name)
-    except FileNotFoundError:
-        raise UserError(f"{root / name} does not exist; `dvc repro` makes it") from None
-
-
-# Figures ------------------------------------------------------------------------------------------
-
-
-def figures(root: Path, results: Results) -> list[Drawn]:
-    """The figures of ``plots/figures``, in the order of the page."""
-    return [_comparison(results), *_curves(root, results), *_shipped(root, results), _training(root, results)]
-
-
-def _comparison(results: Results) -> Drawn:
-    rows = []
-    for model, metrics in results.holdout.items():
-        low, high = metrics["intervals"]["melanoma.roc_auc"] or (None, None)
-        rows.append(Interval(model, metrics["melanoma"]["roc_auc"], low, high))
-    figure = plots.comparison(rows, "melanoma ROC-AUC, holdout", "Every model with its 95 % interval")
-    spoken = ", ".join(f"{row.model} {number(row.value)}" for row in rows)
-    return Drawn(
-        "comparison",
-        figure,
-        "Melanoma AUC by model",
-        f"Forest plot of melanoma ROC-AUC on the holdout: {spoken}.",
-        "Whether two models differ cannot be read off overlapping intervals; see the paired differences.",
-    )
-
-
-def _curves(root: Path, results: Results) -> list[Drawn]:
-    models = list(cases.roles(results.settings).values())
-    points = {model: results.holdout[model]["operating_points"]["sensitivity"] for model in models}
-    reached = {model: point for model, point in points.items() if None not in point.values()}
-    roc, pr = ({model: _table(root, f"plots/curves/{kind}/{model}.csv") for model in models} for kind in ("roc", "pr"))
-    areas = ", ".join(f"{model} {number(results.holdout[model]['melanoma']['roc_auc'])}" for model in models)
-    precisions = ", ".join(f"{model} {number(results.holdout[model]['melanoma']['pr_auc'])}" for model in models)
-    n = results.holdout[results.settings.shipped]["n"]
-    roc_points = {model: (point["sensitivity"], point["specificity"]) for model, point in reached.items()}
-    pr_points = {model: (point["sensitivity"], point["ppv"]) for model, point in reached.items()}
-    return [
-        Drawn(
-            "roc",
-            plots.roc(roc, roc_points),
-            "ROC curves",
-            f"ROC curves on the holdout; areas: {areas}.",
-            "Marks: the threshold chosen on validation, as it fell on the holdout.",
-        ),
-        Drawn(
-            "pr",
-            plots.precision_recall(pr, pr_points, n["melanoma"] / n["images"]),
-            "Precision and recall",
-            f"Precision–recall curves on the holdout; areas: {precisions}.",
-            "The dotted line is what guessing would reach. Marks: as in the ROC curves.",
-        ),
-    ]
-
-
-def _shipped(root: Path, results: Results) -> list[Drawn]:
-    model = results.settings.shipped
-    metrics, thresholds = results.holdout[model], results.calibration[model]["thresholds"]
-    chosen = {"ships": thresholds["sensitivity"], "Youden": thresholds["youden"]}
-    error, accuracy = number(metrics["melanoma"]["ece"]), number(metrics["diagnosis"]["accuracy"])
-    reliability, threshold = (_table(root, f"plots/curves/{kind}/{model}.csv") for kind in ("reliability", "threshold"))
-    matrix = metrics["diagnosis"]["confusion"]
-    return [
-        Drawn(
-            "reliability",
-            plots.reliability(reliability, f"{model}, holdout"),
-            "Stated against observed",
-            f"Reliability diagram of {model}; expected calibration error {error}.",
-            "On the diagonal, 30 of 100 images that are given a probability of 30 % are melanomas.",
-        ),
-        Drawn(
-            "confusion",
-            plots.confusion(matrix, CLASSES, f"{model}, holdout"),
-            "Confusion matrix",
-            f"Confusion matrix of {model} over seven diagnoses; accuracy {accuracy}.",
-            "; ".join(f"{short}: {name}" for short, name in NAMES.items()) + ".",
-        ),
-        Drawn(
-            "threshold",
-            plots.threshold(threshold, chosen, f"{model}, holdout"),
-            "What each threshold would do",
-            f"Sensitivity, specificity and F1 of {model} by threshold on the holdout.",
-            "Vertical lines: the thresholds chosen on validation.",
-        ),
-    ]
-
-
-def _training(root: Path, results: Results) -> Drawn:
-    trained = [model for model in results.settings.model_ids() if not model.startswith("int8")]
-    figure = plots.training_curves({model: _table(root, f"plots/training/{model}.csv") for model in trained})
-    alt = f"Validation loss and validation melanoma AUC by epoch of {', '.join(trained)}."
-    return Drawn("training", figure, "Training", alt, "Validation only; the holdout plays no part in training.")
 
 
 def picture(path: str | Path, title: str, alt: str, caption: str, photograph: bool = False) -> Picture:
@@ -227,8 +82,9 @@ def page(root: Path, results: Results, drawn: Sequence[Drawn]) -> str:
         "comparisons": [tables.verdict(item) for item in results.comparisons],
         "figures": [_drawn_picture(root, item) for item in drawn],
         "target": tables.target_sentence(results.settings.calibrate.sensitivity, holdout),
-        "prevalence": tables.percent(n["melanoma"] / n["images"]),
-        "errors": tables.error_sentences(read_json(root / "metrics/analyze_errors.json")),
+        "prevalence": percent(n["melanoma"] / n["images"]),
+        "worst": protocol_tables.worst_sentences(holdout),
+        "errors": error_tables.sentences(read_json(root / "metrics/analyze_errors.json")),
         "error_figures": _error_pictures(root),
         "panels": _panels(root),
         "tables": _tables(root, results, val, holdout),
@@ -264,7 +120,7 @@ def _error_pictures(root: Path) -> list[Picture]:
 
 
 def _panels(root: Path) -> list[Picture]:
-    shown = _table(root, "plots/errors/cases.csv").groupby("kind")["image_id"].agg(", ".join)
+    shown = figures.read_table(root, "plots/errors/cases.csv").groupby("kind")["image_id"].agg(", ".join)
     return [
         picture(root / f"reports/panels/{kind}.png", title, f"{title}: {shown[kind]}", note, True)
         for kind, (title, note) in cases.KINDS.items()
@@ -273,18 +129,26 @@ def _panels(root: Path) -> list[Picture]:
 
 
 def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, Any]:
-    quantized = read_json(root / f"metrics/quantize/{results.settings.shipped}.json")
+    shipped, roles = results.settings.shipped, list(cases.roles(results.settings).values())
+    stages = ("ship", "prepare", "split", "analyze_errors")
+    metrics = {stage: read_json(root / f"metrics/{stage}.json") for stage in stages}
+    quantized = read_json(root / f"metrics/quantize/{shipped}.json")
     return {
         "val": tables.results_table("Validation", results.val),
         "holdout": tables.results_table("Holdout", results.holdout),
-        "seeds": tables.seeds_table(results.holdout),
+        "seeds": protocol_tables.seeds_table(results.compared),
+        "pairs": protocol_tables.pairs_table(results.compared),
         "thresholds": tables.thresholds_table(val, holdout),
+        "gap": protocol_tables.gap_table(roles, results.val, results.holdout),
+        "decision": protocol_tables.decision_table(holdout),
         "calibration": tables.calibration_table(results.calibration, results.holdout),
-        "errors": tables.error_tables(read_json(root / "metrics/analyze_errors.json")),
-        "shipped": tables.facts("Quantization parity", quantized)
-        + tables.facts("Shipping checks", read_json(root / "metrics/ship.json")),
-        "data": tables.facts("Data", read_json(root / "metrics/prepare.json"))
-        + tables.facts("Split", read_json(root / "metrics/split.json")),
+        "maps": [protocol_tables.maps_table(shipped, results.maps), protocol_tables.maps_summary(results.maps)],
+        "slices": [protocol_tables.slices_table(model, results.holdout[model]) for model in (shipped, roles[0])],
+        "abstention": [protocol_tables.keep_table(val, holdout), protocol_tables.conformal_table(val, holdout)],
+        "robustness": protocol_tables.robustness_tables(results.robustness),
+        "errors": error_tables.tables(metrics["analyze_errors"]),
+        "shipped": facts("Quantization parity", quantized) + facts("Shipping checks", metrics["ship"]),
+        "data": facts("Data", metrics["prepare"]) + facts("Split", metrics["split"]),
     }
 
 

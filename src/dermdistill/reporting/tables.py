@@ -10,19 +10,10 @@ and writes).
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from dermdistill.errors import UserError
+from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
 
 SUMMARY = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
-SEEDS = {
-    "melanoma_roc_auc": "melanoma.roc_auc",
-    "balanced_accuracy": "diagnosis.balanced_accuracy",
-    "macro_f1": "diagnosis.macro_f1",
-    "melanoma_ece": "melanoma.ece",
-}
 POINT = "operating_points.sensitivity"  # the operating point that ships
-Metrics = Mapping[str, Any]
 
 
 class Comparison(NamedTuple):
@@ -33,49 +24,6 @@ class Comparison(NamedTuple):
     difference: float
     low: float
     high: float
-
-
-class Cell(NamedTuple):
-    value: str
-    interval: str = ""
-    prose: bool = False
-
-
-class Table(NamedTuple):
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]]
-
-
-# Numbers ------------------------------------------------------------------------------------------
-
-
-def lookup(metrics: Metrics, key: str) -> Any:
-    """``lookup(m, "melanoma.roc_auc")``; a key that is not there is a UserError, a null stays None."""
-    value: Any = metrics
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise UserError(f"metrics lack {key}; they were written by another version, run `dvc repro evaluate`")
-        value = value[part]
-    return value
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def bounds(pair: Sequence[float] | None, digits: int = 3) -> str:
-    return "" if pair is None or None in pair else f"{number(pair[0], digits)} to {number(pair[1], digits)}"
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def cell(metrics: Metrics, key: str, digits: int = 3) -> Cell:
-    """The figure and its interval, except for ECE: its percentile interval is biased upwards, see the report."""
-    pair = None if key.endswith("ece") else metrics["intervals"].get(key)
-    return Cell(number(lookup(metrics, key), digits), bounds(pair, digits))
 
 
 # Markdown and JSON --------------------------------------------------------------------------------
@@ -176,21 +124,6 @@ def results_table(part: str, results: Mapping[str, Metrics]) -> Table:
     return Table(caption, ["model", *columns], rows)
 
 
-def seeds_table(holdout: Mapping[str, Metrics]) -> Table | None:
-    """Mean ± standard deviation over seeds, when there is more than one."""
-    groups: dict[str, list[Metrics]] = {}
-    for model, metrics in holdout.items():
-        groups.setdefault(model.rsplit("_s", 1)[0] if not model.startswith("teacher") else model, []).append(metrics)
-    rows = []
-    for name, members in groups.items():
-        if len(members) > 1:
-            values = [pd.Series([lookup(metrics, key) for metrics in members], dtype=float) for key in SEEDS.values()]
-            shown = [Cell(f"{number(one.mean())} ± {number(one.std(ddof=1))}") for one in values]
-            rows.append([Cell(name), Cell(str(len(members))), *shown])
-    heads = ["network", "seeds", *(key.replace("_", " ") for key in SEEDS)]
-    return Table("Holdout: mean ± standard deviation over seeds.", heads, rows) if rows else None
-
-
 def thresholds_table(val: Metrics, holdout: Metrics) -> Table:
     head = [
         "chosen on validation",
@@ -206,6 +139,7 @@ def thresholds_table(val: Metrics, holdout: Metrics) -> Table:
     names = {
         "sensitivity": "target sensitivity (ships)",
         "youden": "largest sensitivity + specificity",
+        "f1": "largest F1",
         "argmax": "melanoma is the likeliest of seven",
     }
     rows = []
@@ -236,55 +170,6 @@ def calibration_table(calibration: Mapping[str, Metrics], holdout: Mapping[str, 
         shown = [Cell(" → ".join(number(lookup(metrics, key)) for key in pair)) for pair in pairs.values()]
         rows.append([Cell(model), Cell(number(calibration[model]["temperature"], 2)), *shown])
     return Table("Holdout, raw → after the calibration fitted on validation.", ["model", "temperature", *pairs], rows)
-
-
-def facts(name: str, content: Metrics) -> list[Table]:
-    """Any JSON as small tables: nested counts become a grid, everything else a line of two columns."""
-    lines: list[list[Cell]] = []
-    grids: list[Table] = []
-    for key, value in _flat(content):
-        if isinstance(value, Mapping):
-            grids.append(_matrix(key, value))
-        else:
-            lines.append([Cell(key), Cell(_short(value), prose=True)])
-    return ([Table(name, ["", ""], lines)] if lines else []) + grids
-
-
-def _flat(content: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
-    """Scalars by dotted name; a mapping of mappings of scalars is left whole."""
-    found: list[tuple[str, Any]] = []
-    for key, value in content.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if not isinstance(value, Mapping) or _is_grid(value):
-            found.append((name, value))
-        else:
-            found += _flat(value, f"{name}, ")
-    return found
-
-
-def _is_grid(value: Metrics) -> bool:
-    rows = list(value.values())
-    return bool(rows) and all(
-        isinstance(row, Mapping) and row and not any(isinstance(item, Mapping | list) for item in row.values())
-        for row in rows
-    )
-
-
-def _matrix(name: str, value: Metrics) -> Table:
-    columns = list(dict.fromkeys(column for row in value.values() for column in row))
-    rows = [[Cell(str(key)), *(Cell(_short(row.get(column))) for column in columns)] for key, row in value.items()]
-    return Table(name, ["", *map(str, columns)], rows)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        text = ", ".join(map(_short, value[:8]))
-        return (text + (f", … ({len(value)} in all)" if len(value) > 8 else "")) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # Sentences of the page ---------------------------------------------------------------------------
@@ -338,56 +223,3 @@ def target_sentence(target: float, metrics: Metrics) -> str:
         return f"{stated} (95 % interval {reached.interval}), short of the target."
     relation = "above the target" if pair[0] > target else "compatible with the target"
     return f"{stated} (95 % interval {reached.interval}), {relation}."
-
-
-def error_sentences(errors: Metrics) -> list[str]:
-    """Teacher against shipped file in words, from ``metrics/analyze_errors.json``."""
-    melanoma, diagnosis = errors["melanoma"]["teacher_int8"], errors["diagnosis"]["teacher_int8"]
-    sure = errors["high_confidence_errors"]
-    return [
-        f"On melanoma, teacher and shipped file decide alike on {melanoma['agree']:,} of {melanoma['total']:,} images. "
-        f"The teacher alone is right on {melanoma['only_a']:,}, the shipped file alone on {melanoma['only_b']:,}. "
-        f"Both miss {melanoma['shared_false_negatives']:,} melanomas and both raise "
-        f"{melanoma['shared_false_positives']:,} false alarms.",
-        f"Of the seven diagnoses they give the same one on {diagnosis['agree']:,} images and are both wrong on "
-        f"{diagnosis['both_wrong']:,}. The shipped file is wrong with a probability of {percent(sure['at_least'])} "
-        f"or more on {sure['int8']:,} images, the teacher on {sure['teacher']:,}.",
-    ]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else number(value)
-
-
-def error_tables(errors: Metrics) -> list[Table]:
-    """Agreement of every pair; A is the first of a pair."""
-    columns = {
-        "total": "images",
-        "both_correct": "both right",
-        "only_a": "only A right",
-        "only_b": "only B right",
-        "both_wrong": "both wrong",
-        "mcnemar_p": "McNemar's p",
-    }
-    found = []
-    for task, caption in (
-        ("melanoma", "Melanoma or not, each model at its own threshold"),
-        ("diagnosis", "One of seven diagnoses"),
-    ):
-        rows = []
-        for pair, counts in errors[task].items():
-            a, b = (errors["models"][role] for role in pair.split("_"))
-            rows.append(
-                [
-                    Cell(f"{a} (A), {b} (B)"),
-                    *(Cell(_p(counts[key]) if key == "mcnemar_p" else _short(counts[key])) for key in columns),
-                ]
-            )
-        found.append(
-            Table(
-                f"{caption}. McNemar's test counts images of one lesion as independent: its p is somewhat too small.",
-                ["pair", *columns.values()],
-                rows,
-            )
-        )
-    return found

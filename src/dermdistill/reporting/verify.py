@@ -1,7 +1,7 @@
 """Recompute every published number from the committed predictions, and name each that differs.
 
 For a reader who does not trust the tables: no model, no image and no raw data is needed, only what is in
-git (predictions, splits, calibration). Metrics are recomputed with the *committed* calibration; the
+git (predictions, splits, traits, calibration). Metrics are recomputed with the *committed* calibration; the
 calibration itself is fitted again on val and compared on its own, so that one wrong file is reported once
 and where it is wrong. The curve CSVs and figures are not checked: no number is quoted from them.
 
@@ -18,10 +18,10 @@ import pandas as pd
 from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import calibration, predictions, protocol
+from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
-from dermdistill.reporting import report, tables
+from dermdistill.reporting import comparisons, figures, report, tables
 
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
@@ -34,47 +34,88 @@ def verify(root: str | Path) -> list[str]:
     settings = params.load(root / "params.yaml")
     found: list[str] = []
     recomputed: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    for model in settings.model_ids():
+    models = comparisons.published(root, settings)
+    for model in models:
         try:
-            fitted, lines = _check_calibration(root, model, settings)
+            fitted, rules, lines = _check_calibration(root, model, settings)
             found += lines
             for part in PARTS:
-                recomputed[part][model], lines = _check_metrics(root, part, model, fitted, settings)
+                recomputed[part][model], lines = _check_metrics(root, part, model, fitted, rules, settings)
                 found += lines
         except UserError as error:
             found.append(str(error))
+    found += _check_robustness(root, settings)
     found += _check_shipped(root, settings)
-    complete = all(len(recomputed[part]) == len(settings.model_ids()) for part in PARTS)
-    return found + (_check_published(root, settings, recomputed) if complete else [])
+    complete = all(len(recomputed[part]) == len(models) for part in PARTS)
+    return found + (_check_compared(root, settings) + _check_published(root, settings, recomputed) if complete else [])
 
 
-def _check_calibration(root: Path, model: str, settings: Params) -> tuple[calibration.Calibration, list[str]]:
-    name = f"metrics/calibrate/{model}.json"
-    committed = calibration.read(root / name)
+def _check_calibration(
+    root: Path, model: str, settings: Params
+) -> tuple[calibration.Calibration, selective.Rules, list[str]]:
+    name, wanted = f"metrics/calibrate/{model}.json", settings.calibrate
+    committed, rules = calibration.read(root / name), selective.read(root / name)
     val = predictions.read(root / f"predictions/val/{model}.csv")
-    fitted = calibration.fit(val.labels, val.probabilities, settings.calibrate.sensitivity)
-    return committed, list(differences(name, read_json(root / name), fitted.to_dict(), REFIT))
+    fitted = calibration.fit(val.labels, val.probabilities, wanted.sensitivity)
+    again = selective.fit(val.labels, fitted.apply(val.probabilities), wanted.coverage, wanted.keep)
+    content = fitted.to_dict() | again.to_dict()
+    return committed, rules, list(differences(name, read_json(root / name), content, REFIT))
 
 
 def _check_metrics(
-    root: Path, part: str, model: str, fitted: calibration.Calibration, settings: Params
+    root: Path,
+    part: str,
+    model: str,
+    fitted: calibration.Calibration,
+    rules: selective.Rules,
+    settings: Params,
 ) -> tuple[dict[str, Any], list[str]]:
     known = predictions.read(root / f"predictions/{part}/{model}.csv")
-    split = _read_split(root / f"data/splits/{part}.csv")
-    lines = _check_images(f"predictions/{part}/{model}.csv", known, split)
+    lines = _check_images(f"predictions/{part}/{model}.csv", known, _read_split(root / f"data/splits/{part}.csv"))
     if lines:
         raise UserError(lines[0])
-    again = recompute(known, fitted, known.lookup(split["dx_type"]) == "histo", settings)
+    again = recompute(known, fitted, rules, slices.read(root, part), settings)
     name = f"metrics/{part}/{model}.json"
     return again, list(differences(name, read_json(root / name), again, ROUNDING))
 
 
 def recompute(
-    known: predictions.Predictions, fitted: calibration.Calibration, histology: np.ndarray, settings: Params
+    known: predictions.Predictions,
+    fitted: calibration.Calibration,
+    rules: selective.Rules,
+    traits: pd.DataFrame,
+    settings: Params,
 ) -> dict[str, Any]:
-    """The content of a model's metrics file, as the stage ``evaluate`` writes it; ``histology`` is (N,) bool."""
-    numbers = settings.evaluate.bins, settings.evaluate.bootstrap, settings.evaluate.seed
-    return protocol.measure(known, fitted.apply(known.probabilities), fitted.thresholds, histology, *numbers)
+    """The content of a model's metrics file, as the stage ``evaluate`` writes it."""
+    numbers = protocol.Settings(**settings.evaluate.model_dump())
+    return protocol.measure(known, fitted.apply(known.probabilities), fitted.thresholds, rules, traits, numbers)
+
+
+def _check_robustness(root: Path, settings: Params) -> list[str]:
+    """From what each model said of the corrupted images, which is in git; the images are not needed."""
+    found: list[str] = []
+    numbers = settings.robustness.images, settings.evaluate.bootstrap, settings.robustness.seed
+    for model in settings.corrupted_ids():
+        name = f"metrics/robustness/{model}.json"
+        try:
+            found += differences(name, read_json(root / name), robustness.of_model(root, model, *numbers), ROUNDING)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def _check_compared(root: Path, settings: Params) -> list[str]:
+    """Every pair of models and every calibration map; those are refitted."""
+    found: list[str] = []
+    for name, again, tolerance in (
+        ("metrics/compare/models.json", comparisons.compare_models, ROUNDING),
+        ("metrics/compare/calibration.json", comparisons.compare_calibrations, REFIT),
+    ):
+        try:
+            found += differences(name, read_json(root / name), again(root, settings), tolerance)
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def _read_split(path: Path) -> pd.DataFrame:
@@ -109,7 +150,8 @@ def _check_shipped(root: Path, settings: Params) -> Iterator[str]:
         yield from differences("metrics/ship.json", shipped["id"], settings.shipped, 0, "id")
         yield from differences("metrics/ship.json", shipped["sha256"], sha256(model), 0, "sha256")
         yield from differences(manifest, text["sha256"], sha256(model), 0, "sha256")
-        yield from differences(manifest, text["thresholds"], dict(fitted.thresholds), 0, "thresholds")
+        carried = {name: fitted.thresholds.get(name, "(absent)") for name in {"sensitivity", *text["thresholds"]}}
+        yield from differences(manifest, text["thresholds"], carried, 0, "thresholds")
     except FileNotFoundError:
         yield f"{model} does not exist; restore it from git or run `dvc repro ship`"
     except UserError as error:
@@ -123,7 +165,7 @@ def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]
     try:
         name = "metrics/summary.json"
         found += differences(name, read_json(root / name), tables.summary(val, holdout), ROUNDING)
-        text = tables.fragment(settings.shipped, val, holdout, report.compare(root, settings))
+        text = tables.fragment(settings.shipped, val, holdout, figures.compare(root, settings))
         fragment = _read_text(root / report.FRAGMENT)
         found += _text_differences(report.FRAGMENT, fragment, text)
         _, block, _ = report.split_at_markers(root / "README.md")

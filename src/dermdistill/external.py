@@ -1,0 +1,157 @@
+"""A shipped model on somebody else's images: every figure of the protocol, and a refusal of images it was trained on.
+
+The same functions as the pipeline's, with the file's own thresholds, quantiles and deferral rules: nothing is
+fitted on the outside set, which only judges. Images are streamed, one batch in memory. Robustness is measured on
+request, since it runs the model on some sixty corrupted copies of each image it takes.
+
+Deliberately absent: a verdict on whether the outside set is like HAM10000. It hardly ever is.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from dermdistill.classes import CLASSES
+from dermdistill.data import fingerprints, outside, pixels
+from dermdistill.deployment.runtime import BATCH, Detector
+from dermdistill.errors import UserError
+from dermdistill.evaluation import calibration, corrupted, predictions, protocol, robustness, selective
+from dermdistill.evaluation.metrics import rounded
+from dermdistill.files import atomic, write_json
+
+FINGERPRINTS = Path("data/fingerprints.csv")
+SETTINGS = protocol.Settings(1000, 15, 0, [0.05, 0.1, 0.2], 0.02, 20)
+SHARED = ("refuse", "drop", "keep")
+
+
+def evaluate(
+    detector: Detector, thresholds: dict[str, float], images: Path, labels: Path, shared: str, corrupt: int
+) -> tuple[predictions.Predictions, dict[str, Any]]:
+    """Calibrated predictions and the content of a metrics file.
+
+    Args:
+        shared: what to do with images the model was trained on: refuse the set, drop or keep them; one of SHARED.
+        corrupt: how many images to corrupt for the section "robustness"; 0 leaves it out.
+
+    Raises:
+        UserError: if labels and images do not fit together, or images are shared with train and ``shared`` is refuse.
+    """
+    rows, found = outside.read_labels(labels), outside.find_images(images)
+    outside.match(rows, found, labels, images)
+    p, prints, stack = _run(detector, [row["image_id"] for row in rows], found, corrupt)
+    kept = _unshared(rows, prints, shared, detector)
+    table = pd.DataFrame([rows[i] for i in kept])
+    image_id, lesion_id, dx = (table[key].to_numpy() for key in predictions.KEYS)
+    known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
+    traits, rules = table.set_index("image_id"), _rules(detector)
+    result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
+    del result["raw"]  # calibration is inside the file
+    result["shared_with_train"] = {"asked": shared, "left_out": len(rows) - len(kept)}
+    if corrupt:
+        result["robustness"] = _robustness(detector, thresholds, known, stack)
+    return known, result
+
+
+def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) -> None:
+    """``predictions.csv``, ``metrics.json`` and the curves as CSV."""
+    names = np.array(CLASSES)[known.labels]
+    predictions.write(folder / "predictions.csv", known.image_id, known.lesion_id, names, known.probabilities)
+    write_json(folder / "metrics.json", result)
+    for name, table in protocol.tables(known, known.probabilities, SETTINGS).items():
+        with atomic(folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _run(
+    detector: Detector, names: list[str], images: dict[str, Callable[[], bytes]], corrupt: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Probabilities (N, 7), fingerprints (N, 32), and the pixels of up to ``corrupt`` images, evenly chosen."""
+    wanted = {names[i] for i in np.linspace(0, len(names) - 1, min(corrupt, len(names))).astype(int)}
+    parts: list[np.ndarray] = []
+    prints: list[np.ndarray] = []
+    stack: dict[str, np.ndarray] = {}
+    with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
+        for start in range(0, len(names), BATCH):
+            chunk = names[start : start + BATCH]
+            read = [pixels.read(images[name](), name, detector.height, detector.width) for name in chunk]
+            parts.append(detector.predict(np.stack(read)))
+            prints += [np.frombuffer(fingerprints.fingerprint(image), np.uint8) for image in read]
+            stack |= {name: image for name, image in zip(chunk, read, strict=True) if name in wanted}
+            bar.update(len(chunk))
+    return np.concatenate(parts), np.stack(prints), stack
+
+
+def _unshared(rows: list[dict[str, str]], prints: np.ndarray, shared: str, detector: Detector) -> list[int]:
+    """Indices of the rows to judge."""
+    path = next((p for p in (FINGERPRINTS, Path(__file__).resolve().parents[2] / FINGERPRINTS) if p.exists()), None)
+    if shared == "keep":
+        return list(range(len(rows)))
+    if path is None:
+        raise UserError(f"{FINGERPRINTS} is missing, so images shared with train would go unseen; use --shared keep")
+    twins = dict(fingerprints.shared([row["image_id"] for row in rows], prints, path))
+    if not twins:
+        return list(range(len(rows)))
+    some = ", ".join(f"{a} (as {b})" for a, b in list(twins.items())[:5])
+    if shared == "refuse":
+        raise UserError(
+            f"{len(twins)} of {len(rows)} images look like ones that {detector.path.name} was trained on: {some}; "
+            "give others, or --shared drop to leave them out"
+        )
+    print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
+    kept = [i for i, row in enumerate(rows) if row["image_id"] not in twins]
+    if not kept:
+        raise UserError("every image is shared with train; nothing is left to judge on")
+    return kept
+
+
+def _rules(detector: Detector) -> selective.Rules | None:
+    text = detector.metadata.get("selective")
+    if text is None:
+        print(f"note: {detector.path.name} carries no rules for deferral and conformal sets", file=sys.stderr)
+        return None
+    return selective.from_text(text, str(detector.path))
+
+
+def _robustness(
+    detector: Detector, thresholds: dict[str, float], known: predictions.Predictions, stack: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    chosen = [i for i, name in enumerate(known.image_id) if name in stack]
+    unchanged = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
+    images = np.stack([stack[str(known.image_id[i])] for i in chosen])
+    given = corrupted.predict(detector.predict, images, known.image_id[chosen], SETTINGS.seed)
+    keys, numbers = (known.labels[chosen], known.lesion_id[chosen]), (SETTINGS.bootstrap, SETTINGS.seed)
+    found: dict[str, Any] = rounded(robustness.measure(given, *keys, unchanged, *numbers))
+    return found
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The metrics as text: name, value, 95 % interval; slices by name."""
+    found = ["{images} images of {lesions} lesions, {melanoma} melanoma".format(**result["n"])]
+    for group in ("melanoma", "diagnosis", "operating_points", "net_benefit", "selective"):
+        for name, value in _flat(group, result.get(group, {})):
+            found.append(_line(name, value, result["intervals"].get(name)))
+    for row in result["slices"]["rows"]:
+        name = f"slice {row['group']}: {row['name']} ({row['melanoma']} / {row['others']})"
+        found.append(_line(name, "too few" if row["too_few"] else row["roc_auc"], row["roc_auc_interval"]))
+    if result["slices"]["worst"]:
+        found.append("worst slice by AUC: {group}: {name}".format(**result["slices"]["worst"]))
+    for name, row in result.get("robustness", {}).get("mean_drop", {}).items():
+        found.append(_line(f"robustness.mean_drop.{name}", row["drop"], row["interval"]))
+    return found
+
+
+def _line(name: str, value: Any, bounds: list[float] | None) -> str:
+    interval = f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""
+    shown = "undefined" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{name:<64}{shown:>10}{interval}"
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [] if isinstance(value, list) else [(prefix, value)]
+    return [pair for key, item in value.items() for pair in _flat(f"{prefix}.{key}", item)]

@@ -1,0 +1,32 @@
+"""What a PyTorch model says of corrupted holdout images: python -m stages.corrupt_torch MODEL_ID."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dermdistill import params
+from dermdistill.data.dataset import load_images, load_split
+from dermdistill.errors import run
+from dermdistill.evaluation import corrupted
+from dermdistill.learning import models, training
+
+
+def main(model_id: str) -> None:
+    settings, split = params.load().robustness, load_split("holdout")
+    training.deterministic(0)
+    family = "teachers" if model_id.startswith("teacher_") else "students"
+    model = models.load(Path("models") / family / model_id)[0].to(memory_format=torch.channels_last)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return np.asarray(training.predict(model, images, np.arange(len(images))).double().softmax(1))
+
+    chosen = corrupted.choose(split.labels, settings.images, settings.seed)
+    image_id = np.array(split.image_id)[chosen]
+    found = corrupted.predict(predict, load_images()[split.rows[chosen]], image_id, settings.seed)
+    corrupted.write(f"predictions/robustness/{model_id}.npz", found)
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])

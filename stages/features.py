@@ -1,0 +1,24 @@
+"""features: hand-crafted features of every prepared image, for the baselines."""
+
+import sys
+
+import numpy as np
+
+from dermdistill import params
+from dermdistill.data import features
+from dermdistill.data.dataset import load_images
+from dermdistill.errors import run
+from dermdistill.files import atomic, write_json
+
+
+def main() -> None:
+    quick = params.load().baselines.features == "quick"
+    found, names = features.table(load_images(), quick)
+    with atomic("data/features/features.npy") as temporary, temporary.open("wb") as stream:
+        np.save(stream, found)
+    write_json("data/features/names.json", names)
+    print(f"{len(names)} features of {len(found):,} images")
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])
