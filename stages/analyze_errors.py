@@ -4,12 +4,15 @@ import sys
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from dermdistill import params
+from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
+from dermdistill.evaluation import errors
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import atomic, write_json
-from dermdistill.reporting import cases, plots
+from dermdistill.reporting import cases, error_plots, plots
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 
@@ -20,10 +23,11 @@ def main() -> None:
     models = cases.roles(settings)
     judged = cases.judge(".", {role: models[role] for role in ("teacher", "student", "int8")})
     write_json("metrics/analyze_errors.json", rounded(cases.agreement(judged, high)))
-    change, picked = cases.per_class(judged), cases.pick(judged, high, count)
-    write_csv("per_class", change)
-    write_csv("cases", picked)
-    write_figures(judged, change)
+    change, confusion, picked = cases.per_class(judged), cases.confusions(judged), cases.pick(judged, high, count)
+    for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
+        write_csv(name, table)
+    for name, figure in draw(judged, change).items():
+        plots.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
 
@@ -33,13 +37,26 @@ def write_csv(name: str, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def write_figures(judged: dict[str, cases.Judged], change: pd.DataFrame) -> None:
-    wide = change.pivot(index="dx", columns="model_b", values="f1_b").reindex(change["dx"].unique())
-    teacher, student, int8 = (judged[role].model for role in ("teacher", "student", "int8"))
-    wide[teacher] = change.groupby("dx")["f1_a"].first()
-    plots.save(plots.per_class(wide[[teacher, student, int8]], "F1 by diagnosis, holdout"), f"{PLOTS}/per_class.png")
+def draw(judged: dict[str, cases.Judged], change: pd.DataFrame) -> dict[str, Figure]:
+    """Every figure of ``plots/errors``, by the names that ``error_tables.FIGURES`` words."""
+    tables = {role: errors.confusion(one.known.labels, one.predicted) for role, one in judged.items()}
+    found = {
+        f"confusion_{role}": error_plots.confusion(
+            table["count"].to_numpy().reshape(len(CLASSES), -1).tolist(), CLASSES, f"{judged[role].model}, holdout"
+        )
+        for role, table in tables.items()
+    }
     sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.known.labels) for one in judged.values()}
-    plots.save(plots.confidence(sure, "How sure the models are, holdout"), f"{PLOTS}/confidence.png")
+    teacher = judged["teacher"]
+    for role in ("student", "int8"):
+        one = judged[role]
+        gap = errors.confusion_change(tables["teacher"], tables[role])
+        title = f"{one.model} − {teacher.model}, percentage points"
+        found[f"confusion_difference_{role}"] = error_plots.confusion_difference(gap, CLASSES, title)
+        a, b = ((side.model, side.p_melanoma, side.threshold) for side in (teacher, one))
+        found[f"agreement_{role}"] = error_plots.agreement(a, b, teacher.known.melanoma, "Each image, holdout")
+    found["per_class"] = error_plots.per_class(change, "F1 by diagnosis, holdout")
+    return found | {"confidence": error_plots.confidence(sure, "How sure the models are, holdout")}
 
 
 def write_panels(picked: pd.DataFrame) -> None:

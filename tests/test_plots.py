@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dermdistill.classes import CLASSES
-from dermdistill.reporting import plots
-from dermdistill.reporting.plots import Interval
+from dermdistill.evaluation import errors
+from dermdistill.reporting import curve_plots, error_plots, model_plots, plots
+from dermdistill.reporting.model_plots import Interval
 
 
 def all_figures() -> dict[str, Figure]:
@@ -20,7 +21,9 @@ def all_figures() -> dict[str, Figure]:
     bins = pd.DataFrame({"confidence": [0.1, 0.5], "frequency": [0.2, 0.5], "count": [90, 10]})
     grid = pd.DataFrame({"threshold": x, "sensitivity": 1 - x, "specificity": x, "f1": x * (1 - x)})
     history = pd.DataFrame({"epoch": [1, 2], "val_loss": [1.0, 0.5], "val_melanoma_auc": [0.7, 0.8]})
-    scores = pd.DataFrame({"teacher_a": [0.9, np.nan], "int8_b_s0": [0.8, np.nan]}, index=["nv", "df"])
+    calls = errors.per_class_change(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 0]))
+    change = pd.concat([calls.assign(model_a="teacher_a", model_b=name) for name in ("student_b_s0", "int8_b_s0")])
+    views = [(name, np.maximum(x, 1e-9), 0.1) for name in ("teacher_a", "int8_b_s0")]
     models = ["teacher_a", "student_b_s0", "control_b_s0"]
     rows = [
         Interval("teacher_a", 0.9, 0.88, 0.92),
@@ -28,15 +31,17 @@ def all_figures() -> dict[str, Figure]:
         Interval("int8_b_s0", None, None, None),
     ]
     return {
-        "training": plots.training_curves(dict.fromkeys(models, history)),
-        "roc": plots.roc(dict.fromkeys(models, curve), {"teacher_a": (0.95, 0.6)}),
-        "pr": plots.precision_recall(dict.fromkeys(models, curve), {}, 0.11),
-        "reliability": plots.reliability(bins, "title"),
-        "threshold": plots.threshold(grid, {"ships": 0.05}, "title"),
-        "confusion": plots.confusion(np.eye(7, dtype=int).tolist(), CLASSES, "title"),
-        "comparison": plots.comparison(rows, "AUC", "title"),
-        "per_class": plots.per_class(scores, "title"),
-        "confidence": plots.confidence({"teacher_a": (x, x > 0.5)}, "title"),
+        "training": curve_plots.training_curves(dict.fromkeys(models, history)),
+        "roc": curve_plots.roc(dict.fromkeys(models, curve), {"teacher_a": (0.95, 0.6)}),
+        "pr": curve_plots.precision_recall(dict.fromkeys(models, curve), {}, 0.11),
+        "reliability": curve_plots.reliability(bins, "title"),
+        "threshold": curve_plots.threshold(grid, {"ships": 0.05}, "title"),
+        "confusion": error_plots.confusion(np.eye(7, dtype=int).tolist(), CLASSES, "title"),
+        "comparison": model_plots.comparison(rows, "AUC", "title"),
+        "per_class": error_plots.per_class(change, "title"),
+        "confidence": error_plots.confidence({"teacher_a": (x, x > 0.5)}, "title"),
+        "confusion_difference": error_plots.confusion_difference(np.where(np.arange(7) == 5, np.nan, np.eye(7)), CLASSES, "title"),
+        "agreement": error_plots.agreement(views[0], views[1], x > 0.7, "title"),
         "panel": plots.panel([np.full((12, 16, 3), 200, np.uint8)] * 5, ["id\nnv"] * 5),
     }
 

@@ -254,6 +254,23 @@ def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
     assert (only["diagnosis_teacher"] == only["dx"]).all() and (only["diagnosis_int8"] != only["dx"]).all()
 
 
+def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:  # noqa: F811
+    roles = cases.roles(params.load(pristine / "params.yaml"))
+    judged = cases.judge(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
+    found = cases.agreement(judged, 0.6)
+    for view in ("melanoma", "melanoma_diagnosed", "diagnosis"):
+        for pair in found[view].values():
+            assert pair["agree"] + pair["disagree"] == pair["total"] == len(judged["teacher"].known)
+            parts = ("both_correct", "only_a", "only_b", "both_wrong")
+            assert sum(pair[key] for key in parts) == pair["total"]
+            assert pair["a_correct"] == pair["both_correct"] + pair["only_a"]
+    binary = found["melanoma_diagnosed"]["teacher_int8"]
+    assert binary["only_a"] + binary["only_b"] == binary["disagree"]  # of two answers one is right
+    confusion = cases.confusions(judged)
+    hits = confusion[confusion["actual"] == confusion["predicted"]].groupby("model")["count"].sum()
+    assert hits[roles["int8"]] == found["diagnosis"]["teacher_int8"]["b_correct"]
+
+
 def test_pictures_follow_the_table_not_the_order_of_cases(pristine: Path) -> None:  # noqa: F811
     shown = pd.read_csv(pristine / "plots/errors/cases.csv").head(3)
     ids = pd.Series([*shown["image_id"][::-1], "ISIC_X"])

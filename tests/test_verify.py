@@ -15,7 +15,7 @@ from dermdistill.classes import CLASSES
 from dermdistill.evaluation import calibration, metrics, predictions, protocol, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons, plots, report
+from dermdistill.reporting import cases, comparisons, error_tables, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
 
 SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
@@ -101,7 +101,7 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
     (root / "plots/errors").mkdir(parents=True)
     picked.to_csv(root / "plots/errors/cases.csv", index=False)
     dot = plots.panel([random.integers(0, 255, (12, 16, 3), dtype=np.uint8)] * 2, ["one", "two"])
-    for name in ("per_class", "confidence"):
+    for name in error_tables.FIGURES:
         plots.save(dot, root / f"plots/errors/{name}.png")
     for kind in picked["kind"].unique():
         plots.save(dot, root / f"reports/panels/{kind}.png")

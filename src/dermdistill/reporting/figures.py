@@ -15,9 +15,9 @@ from dermdistill.errors import UserError
 from dermdistill.evaluation import uncertainty
 from dermdistill.files import read_json
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons, plots, protocol_plots, protocol_tables
+from dermdistill.reporting import cases, comparisons, curve_plots, error_plots, model_plots, protocol_tables
 from dermdistill.reporting.cells import number
-from dermdistill.reporting.plots import Interval
+from dermdistill.reporting.model_plots import Interval
 from dermdistill.reporting.tables import Comparison
 
 
@@ -93,7 +93,7 @@ def _thresholds(root: Path, results: Results) -> list[Drawn]:
         model = roles[role]
         thresholds = results.calibration[model]["thresholds"]
         chosen = {"95 %" if name == "sensitivity" else name: value for name, value in thresholds.items()}
-        figure = plots.threshold(_curve(root, "threshold", model), chosen, f"{model}, holdout")
+        figure = curve_plots.threshold(_curve(root, "threshold", model), chosen, f"{model}, holdout")
         alt = f"Sensitivity, specificity and F1 of {model} by threshold on the holdout."
         text = "Vertical lines: the thresholds chosen on validation."
         found.append(Drawn(f"threshold_{role}", figure, f"Thresholds of the {role}", alt, text))
@@ -114,21 +114,21 @@ def _use(root: Path, results: Results) -> list[Drawn]:
     return [
         Drawn(
             "reliability_pair",
-            protocol_plots.reliability_pair(raw, after, f"{shipped}, holdout"),
+            curve_plots.reliability_pair(raw, after, f"{shipped}, holdout"),
             "Before and after calibration",
             f"Reliability of {shipped}: calibration error {errors[0]} raw, {errors[1]} calibrated.",
             "Each point is a bin that holds images.",
         ),
         Drawn(
             "decision",
-            protocol_plots.decision(decision, here, screening),
+            curve_plots.decision(decision, here, screening),
             "Decision curves",
             f"Net benefit by threshold of {', '.join(models)}, at the holdout's and at a screening prevalence.",
             "Above both grey lines the model does more good than referring everybody or nobody.",
         ),
         Drawn(
             "risk_coverage",
-            protocol_plots.risk_coverage(risk),
+            curve_plots.risk_coverage(risk),
             "Risk and coverage",
             f"Share of wrong diagnoses by share of images answered; areas: {areas}.",
             "What is left unanswered goes to a person.",
@@ -143,7 +143,7 @@ def _robustness(results: Results) -> list[Drawn]:
     rows = {model: protocol_tables.rows_of(found, model) for model in found}
     names = list(next(iter(found.values()))["cells"])
     drops = ", ".join(f"{model} {number(one['mean_drop']['roc_auc']['drop'])}" for model, one in found.items())
-    figure = protocol_plots.heat(rows, names)
+    figure = model_plots.heat(rows, names)
     alt = f"Melanoma AUC by corruption and severity; mean drop against clean: {drops}."
     return [Drawn("robustness", figure, "Robustness", alt, "Melanoma AUC on corrupted images of the holdout.")]
 
@@ -153,7 +153,7 @@ def _comparison(results: Results) -> Drawn:
     for model, metrics in results.holdout.items():
         low, high = metrics["intervals"]["melanoma.roc_auc"] or (None, None)
         rows.append(Interval(model, metrics["melanoma"]["roc_auc"], low, high))
-    figure = plots.comparison(rows, "melanoma ROC-AUC, holdout", "Every model with its 95 % interval")
+    figure = model_plots.comparison(rows, "melanoma ROC-AUC, holdout", "Every model with its 95 % interval")
     spoken = ", ".join(f"{row.model} {number(row.value)}" for row in rows)
     return Drawn(
         "comparison",
@@ -177,14 +177,14 @@ def _curves(root: Path, results: Results) -> list[Drawn]:
     return [
         Drawn(
             "roc",
-            plots.roc(roc, roc_points),
+            curve_plots.roc(roc, roc_points),
             "ROC curves",
             f"ROC curves on the holdout; areas: {areas}.",
             "Marks: the threshold chosen on validation, as it fell on the holdout.",
         ),
         Drawn(
             "pr",
-            plots.precision_recall(pr, pr_points, n["melanoma"] / n["images"]),
+            curve_plots.precision_recall(pr, pr_points, n["melanoma"] / n["images"]),
             "Precision and recall",
             f"Precision–recall curves on the holdout; areas: {precisions}.",
             "The dotted line is what guessing would reach. Marks: as in the ROC curves.",
@@ -204,21 +204,21 @@ def _shipped(root: Path, results: Results) -> list[Drawn]:
     return [
         Drawn(
             "reliability",
-            plots.reliability(reliability, f"{model}, holdout"),
+            curve_plots.reliability(reliability, f"{model}, holdout"),
             "Stated against observed",
             f"Reliability diagram of {model}; expected calibration error {error}.",
             "On the diagonal, 30 of 100 images that are given a probability of 30 % are melanomas.",
         ),
         Drawn(
             "confusion",
-            plots.confusion(matrix, CLASSES, f"{model}, holdout"),
+            error_plots.confusion(matrix, CLASSES, f"{model}, holdout"),
             "Confusion matrix",
             f"Confusion matrix of {model} over seven diagnoses; accuracy {accuracy}.",
             "; ".join(f"{short}: {name}" for short, name in NAMES.items()) + ".",
         ),
         Drawn(
             "threshold",
-            plots.threshold(threshold, chosen, f"{model}, holdout"),
+            curve_plots.threshold(threshold, chosen, f"{model}, holdout"),
             "What each threshold would do",
             f"Sensitivity, specificity and F1 of {model} by threshold on the holdout.",
             "Vertical lines: the thresholds chosen on validation.",
@@ -228,6 +228,6 @@ def _shipped(root: Path, results: Results) -> list[Drawn]:
 
 def _training(root: Path, results: Results) -> Drawn:
     trained = [model for model in results.settings.model_ids() if not model.startswith("int8")]
-    figure = plots.training_curves({model: read_table(root, f"plots/training/{model}.csv") for model in trained})
+    figure = curve_plots.training_curves({model: read_table(root, f"plots/training/{model}.csv") for model in trained})
     alt = f"Validation loss and validation melanoma AUC by epoch of {', '.join(trained)}."
     return Drawn("training", figure, "Training", alt, "Validation only; the holdout plays no part in training.")

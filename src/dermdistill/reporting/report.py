@@ -102,21 +102,7 @@ def _drawn_picture(root: Path, item: Drawn) -> Picture:
 
 
 def _error_pictures(root: Path) -> list[Picture]:
-    folder = root / "plots/errors"
-    return [
-        picture(
-            folder / "per_class.png",
-            "F1 by diagnosis",
-            "Bars of F1 per diagnosis for teacher, student and INT8, and the change against the teacher.",
-            "Bars below zero: the small model does worse than its teacher.",
-        ),
-        picture(
-            folder / "confidence.png",
-            "Confidence, right and wrong",
-            "Histograms of the largest probability for right and wrong diagnoses, by model.",
-            "Wrong answers far to the right are the dangerous ones. Counts are logarithmic.",
-        ),
-    ]
+    return [picture(root / f"plots/errors/{name}.png", *words) for name, words in error_tables.FIGURES.items()]
 
 
 def _panels(root: Path) -> list[Picture]:
