@@ -46,6 +46,7 @@ HEAVY = {
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "skimage": {"data/features.py"},
+    "captum": {"learning/explain.py"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 STAGES = sorted((REPOSITORY / "stages").glob("*.py"))

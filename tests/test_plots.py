@@ -23,6 +23,7 @@ def all_figures() -> dict[str, Figure]:
     history = pd.DataFrame({"epoch": [1, 2], "val_loss": [1.0, 0.5], "val_melanoma_auc": [0.7, 0.8]})
     calls = errors.per_class_change(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 0]))
     change = pd.concat([calls.assign(model_a="teacher_a", model_b=name) for name in ("student_b_s0", "int8_b_s0")])
+    gap = np.where(np.arange(7) == 5, np.nan, np.eye(7))
     views = [(name, np.maximum(x, 1e-9), 0.1) for name in ("teacher_a", "int8_b_s0")]
     models = ["teacher_a", "student_b_s0", "control_b_s0"]
     rows = [
@@ -40,7 +41,7 @@ def all_figures() -> dict[str, Figure]:
         "comparison": model_plots.comparison(rows, "AUC", "title"),
         "per_class": error_plots.per_class(change, "title"),
         "confidence": error_plots.confidence({"teacher_a": (x, x > 0.5)}, "title"),
-        "confusion_difference": error_plots.confusion_difference(np.where(np.arange(7) == 5, np.nan, np.eye(7)), CLASSES, "title"),
+        "confusion_difference": error_plots.confusion_difference(gap, CLASSES, "title"),
         "agreement": error_plots.agreement(views[0], views[1], x > 0.7, "title"),
         "panel": plots.panel([np.full((12, 16, 3), 200, np.uint8)] * 5, ["id\nnv"] * 5),
     }

@@ -159,6 +159,12 @@ class AnalyzeErrors(Block):
     panel_images: Count
 
 
+class Explain(Block):
+    images: Count
+    misses: Count
+    neighbours: Count
+
+
 class Params(Block):
     run: Run
     data: Data
@@ -173,6 +179,7 @@ class Params(Block):
     compare: Compare
     ship: Ship
     analyze_errors: AnalyzeErrors
+    explain: Explain
     robustness: Robustness
     baselines: Baselines
 

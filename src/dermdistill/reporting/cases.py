@@ -22,7 +22,12 @@ from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, errors, predictions
 from dermdistill.params import Params
 
+LEAST = "least_likely_melanoma"
 KINDS = {
+    LEAST: (
+        "Melanomas the shipped file finds least likely",
+        "Lowest probability first; below its threshold it misses them.",
+    ),
     "missed_melanoma": ("Melanomas missed by both", "Both stay below their thresholds; lowest probability first."),
     "false_alarm": ("False alarms of both", "Not melanoma, yet both are above their thresholds; highest first."),
     "only_a": ("Only the teacher is right", "Of the seven diagnoses; largest lead of the teacher first."),
@@ -126,6 +131,7 @@ def pick(judged: Mapping[str, Judged], high_confidence: float, count: int) -> pd
     missed = known.melanoma & ~a.called & ~b.called
     alarms = ~known.melanoma & a.called & b.called
     kinds = {
+        LEAST: errors.ranked(known.image_id, known.melanoma, b.p_melanoma),
         "missed_melanoma": errors.ranked(known.image_id, missed, both),
         "false_alarm": errors.ranked(known.image_id, alarms, -both),
     }

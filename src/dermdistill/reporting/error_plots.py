@@ -28,10 +28,15 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
 
 def confusion_difference(shares: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Change of each share of a true class in percentage points, (7, 7); the diagonal is the change of recall."""
-    texts = [[f"{100 * value:+.0f}".replace("-", "−").replace("+0", "0") for value in row] for row in shares]
-    texts = [["0" if text == "−0" else text for text in row] for row in texts]
+    texts = [[_points(value) for value in row] for row in shares]
     reach = max(float(np.nanmax(np.abs(shares))), 0.01)
     return _grid(shares, texts, classes, title, cmap="PuOr", low=-reach, high=reach)
+
+
+def _points(share: float) -> str:
+    if np.isnan(share):
+        return "–"
+    return "0" if abs(share) < 0.005 else f"{100 * share:+.0f}".replace("-", "−")
 
 
 def _grid(
