@@ -4,15 +4,12 @@ import sys
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dermdistill import params
-from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import errors
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import atomic, write_json
-from dermdistill.reporting import cases, error_plots, plots
+from dermdistill.reporting import cases, error_figures, plots
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 
@@ -26,7 +23,7 @@ def main() -> None:
     change, confusion, picked = cases.per_class(judged), cases.confusions(judged), cases.pick(judged, high, count)
     for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
         write_csv(name, table)
-    for name, figure in draw(judged, change).items():
+    for name, figure in error_figures.draw(judged, change).items():
         plots.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
@@ -35,28 +32,6 @@ def main() -> None:
 def write_csv(name: str, table: pd.DataFrame) -> None:
     with atomic(f"{PLOTS}/{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def draw(judged: dict[str, cases.Judged], change: pd.DataFrame) -> dict[str, Figure]:
-    """Every figure of ``plots/errors``, by the names that ``error_tables.FIGURES`` words."""
-    tables = {role: errors.confusion(one.known.labels, one.predicted) for role, one in judged.items()}
-    found = {
-        f"confusion_{role}": error_plots.confusion(
-            table["count"].to_numpy().reshape(len(CLASSES), -1).tolist(), CLASSES, f"{judged[role].model}, holdout"
-        )
-        for role, table in tables.items()
-    }
-    sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.known.labels) for one in judged.values()}
-    teacher = judged["teacher"]
-    for role in ("student", "int8"):
-        one = judged[role]
-        gap = errors.confusion_change(tables["teacher"], tables[role])
-        title = f"{one.model} − {teacher.model}, percentage points"
-        found[f"confusion_difference_{role}"] = error_plots.confusion_difference(gap, CLASSES, title)
-        a, b = ((side.model, side.p_melanoma, side.threshold) for side in (teacher, one))
-        found[f"agreement_{role}"] = error_plots.agreement(a, b, teacher.known.melanoma, "Each image, holdout")
-    found["per_class"] = error_plots.per_class(change, "F1 by diagnosis, holdout")
-    return found | {"confidence": error_plots.confidence(sure, "How sure the models are, holdout")}
 
 
 def write_panels(picked: pd.DataFrame) -> None:

@@ -1,13 +1,12 @@
 """explain: where teacher and student look (Grad-CAM) on the panels, and what the least likely melanomas resemble."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from dermdistill import params
-from dermdistill.classes import CLASSES, MELANOMA
+from dermdistill.classes import MELANOMA
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation.metrics import rounded
@@ -44,7 +43,7 @@ def main() -> None:
     queries = np.array([rows[name] for name in least["image_id"]], dtype=np.int64)
     found = explain.neighbours(bank, explain.features(student, images, queries), chosen.neighbours)
     _, of_all = explain.neighbours(bank, explain.features(student, images, melanomas), chosen.neighbours)
-    table = nearest(least, train.image_id, train.labels, *found)
+    table = explain_panels.table(least, train.image_id, train.labels, *found)
     with atomic(TABLE) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     pictures = {name: np.asarray(images[rows[name]]) for name in {*table["image_id"], *table["neighbour"]}}
@@ -55,18 +54,6 @@ def main() -> None:
     }
     counts = {"least_likely": len(least), "melanomas": len(melanomas), "neighbours": found[1].shape[1]}
     write_json("metrics/explain.json", rounded(counts | {"melanoma_among_neighbours": shares}))
-
-
-def nearest(
-    least: pd.DataFrame, ids: Sequence[str], labels: np.ndarray, distances: np.ndarray, indices: np.ndarray
-) -> pd.DataFrame:
-    """One row per missed image and neighbour."""
-    found = [
-        (case["image_id"], case["dx"], case["p_mel_int8"], rank + 1, ids[index], CLASSES[labels[index]], distance)
-        for case, far, near in zip(least.to_dict("records"), distances, indices, strict=True)
-        for rank, (distance, index) in enumerate(zip(far, near, strict=True))
-    ]
-    return pd.DataFrame(found, columns=explain_panels.COLUMNS)
 
 
 if __name__ == "__main__":

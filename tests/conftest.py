@@ -18,6 +18,8 @@ from hypothesis import settings
 
 from dermdistill import demo, presets
 from dermdistill.data import phantom
+from dermdistill.files import write_text
+from dermdistill.reporting import fragments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"arch": "tf_efficientnet_lite0", "weights": "none", "cut": {"stages": 1, "blocks": 1, "head": 16}}
@@ -93,6 +95,15 @@ def git(folder: Path, *command: str) -> str:
     return subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
+def write_documents(root: Path) -> None:
+    """README and model card as short as they can be: a title and the report's fragments, inserted."""
+    for document, names in fragments.DOCUMENTS.items():
+        blocks = "\n\n".join("\n".join(fragments.markers(name)) for name in names)
+        write_text(root / document, f"# Title\n\n{blocks}\n\nThe end.\n")
+        for name in names:
+            fragments.insert(root / document, name, root / f"{fragments.FOLDER}/{name}.md")
+
+
 TINY_RUN = {
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
@@ -101,6 +112,7 @@ TINY_RUN = {
     "quantize": {"calibration_images": 16},
     "evaluate": {"bootstrap": 50},
     "robustness": {"images": 12},
+    "explain": {"images": 2, "misses": 2},
     "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
     "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
 }

@@ -33,6 +33,25 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def training_curve(history: pd.DataFrame, model: str) -> Figure:
+    """One training: both losses, both scores on val, the best epoch; columns as in ``plots/training``."""
+    figure = plots.new(5.8)
+    axes = figure.subplots(2, 1, sharex=True)
+    for column, shade, dash in (("train_loss", plots.GREY, "--"), ("val_loss", plots.BLUE, "-")):
+        axes[0].plot(history["epoch"], history[column], color=shade, linestyle=dash, label=column.replace("_", " "))
+    scores = {"val_melanoma_auc": (plots.ORANGE, "-"), "val_balanced_accuracy": (plots.GREEN, "-.")}
+    for column, (shade, dash) in scores.items():
+        axes[1].plot(history["epoch"], history[column], color=shade, linestyle=dash, label=column[4:].replace("_", " "))
+    best = int(history["epoch"].to_numpy()[history["val_melanoma_auc"].to_numpy().argmax()])
+    for shown in axes:
+        shown.axvline(best, color="#3A3A3A", linewidth=0.8, linestyle=":")
+        shown.legend()
+    axes[0].set(title=f"{model} (dotted: the epoch kept)", ylabel="loss")
+    axes[1].set(ylabel="score on validation", xlabel="epoch")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
 def roc(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple[float, float]]) -> Figure:
     """ROC curves and operating points.
 
@@ -103,6 +122,24 @@ def reliability_pair(raw: pd.DataFrame, calibrated: pd.DataFrame, title: str) ->
     axes.set(xlabel="stated probability of melanoma", ylabel="share that were melanoma", title=title)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     axes.legend(loc="upper left")
+    return figure
+
+
+def reliability_grid(bins: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """A small reliability diagram per model: (raw, calibrated), each with the columns ``confidence, frequency``."""
+    columns = 3
+    rows = -(-len(bins) // columns)
+    figure = plots.new(0.3 + 1.95 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (model, (raw, calibrated)) in zip(grid, bins.items(), strict=False):
+        axes.plot([0, 1], [0, 1], color="#B5B5B5", linestyle=":", linewidth=1)
+        axes.plot(raw["confidence"], raw["frequency"], color=plots.GREY, linestyle="--", linewidth=1.2)
+        axes.plot(calibrated["confidence"], calibrated["frequency"], color=plots.color(model), marker="o", markersize=3)
+        axes.set_title(model, fontsize=7.5)
+    for axes in grid[len(bins) :]:
+        axes.set_axis_off()
+    figure.supxlabel("stated probability of melanoma", fontsize=9.5)
+    figure.supylabel("share that were melanoma", fontsize=9.5)
     return figure
 
 

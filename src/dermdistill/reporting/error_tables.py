@@ -1,4 +1,4 @@
-"""Where the models err, in sentences, tables and the words below the figures, from ``metrics/analyze_errors.json``."""
+"""Where the models err, in sentences and tables, from ``metrics/analyze_errors.json``."""
 
 from dermdistill.reporting.cells import Cell, Metrics, Table, p_value, percent, short
 
@@ -19,37 +19,6 @@ COUNTS = {
     "both_wrong": "both wrong",
     "shared_false_negatives": "shared misses",
     "shared_false_positives": "shared false alarms",
-}
-CONFUSION = "Rows: the diagnosis on record, each summing to 100 %. Numbers: images and their share of the row."
-CHANGE = "Change against the teacher: on the diagonal a plus is a gain, elsewhere a minus is."
-AGREEMENT = "Dashed: each model's threshold. Upper left and lower right: the two decide differently."
-FIGURES = {  # name → title, what it shows, what to make of it
-    "per_class": (
-        "F1 by diagnosis",
-        "Bars per diagnosis: F1 of teacher, student and INT8; below, change of F1, of F1 relative to the teacher's, "
-        "and of recall.",
-        "Bars below zero: the small model does worse than its teacher.",
-    ),
-    "confidence": (
-        "Confidence, right and wrong",
-        "Histograms of the largest probability for right and wrong diagnoses, by model.",
-        "Wrong answers far to the right are the dangerous ones. Counts are logarithmic.",
-    ),
-    "agreement_student": ("Teacher against student", "Scatter of P(melanoma) by teacher and student.", AGREEMENT),
-    "agreement_int8": ("Teacher against shipped file", "Scatter of P(melanoma) by teacher and INT8.", AGREEMENT),
-    "confusion_teacher": ("Confusion, teacher", "Confusion matrix of the teacher, seven diagnoses.", CONFUSION),
-    "confusion_student": ("Confusion, student", "Confusion matrix of the student, seven diagnoses.", CONFUSION),
-    "confusion_int8": ("Confusion, shipped file", "Confusion matrix of the INT8 file, seven diagnoses.", CONFUSION),
-    "confusion_difference_student": (
-        "Confusion, student − teacher",
-        "Difference of the normalised confusion matrices of student and teacher, in percentage points.",
-        CHANGE,
-    ),
-    "confusion_difference_int8": (
-        "Confusion, shipped file − teacher",
-        "Difference of the normalised confusion matrices of the INT8 file and the teacher, in percentage points.",
-        CHANGE,
-    ),
 }
 
 

@@ -3,7 +3,7 @@
 Tables, pictures and maps in, a figure out. The maps come from ``learning.explain``; nothing here knows a network.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,10 +11,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dermdistill.classes import CLASSES
 from dermdistill.reporting import plots
 from dermdistill.reporting.cells import Metrics, percent
 
 COLUMNS = ["image_id", "dx", "p_mel_int8", "rank", "neighbour", "neighbour_dx", "distance"]
+
+
+def table(
+    least: pd.DataFrame, ids: Sequence[str], labels: np.ndarray, distances: np.ndarray, indices: np.ndarray
+) -> pd.DataFrame:
+    """One row per missed image and neighbour."""
+    found = [
+        (case["image_id"], case["dx"], case["p_mel_int8"], rank + 1, ids[index], CLASSES[labels[index]], distance)
+        for case, far, near in zip(least.to_dict("records"), distances, indices, strict=True)
+        for rank, (distance, index) in enumerate(zip(far, near, strict=True))
+    ]
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -26,7 +39,7 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def looks(cases: list[dict[Hashable, Any]], images: list[np.ndarray], maps: dict[str, np.ndarray]) -> Figure:
-    """Each case three times, two cases a row: the picture, the teacher's map, the student's map.
+    """Each case three times, one case a row: the picture, the teacher's map, the student's map.
 
     Args:
         cases: rows of ``plots/errors/cases.csv``; maps: role → (n, H, W) in 0 … 1.
@@ -38,7 +51,7 @@ def looks(cases: list[dict[Hashable, Any]], images: list[np.ndarray], maps: dict
         for role, heat in maps.items():
             shown.append(overlay(image, heat[place]))
             captions.append(f"{role}: P(mel) {case[f'p_mel_{role}']:.2f}\nsays: {case[f'diagnosis_{role}']}")
-    return plots.panel(shown, captions, columns=2 * (1 + len(maps)))
+    return plots.panel(shown, captions, columns=1 + len(maps))
 
 
 def nearest(table: pd.DataFrame, pictures: dict[str, np.ndarray]) -> Figure:

@@ -38,6 +38,50 @@ def comparison(rows: Sequence[Interval], xlabel: str, title: str) -> Figure:
     return figure
 
 
+def differences(groups: Mapping[str, Sequence[Interval]], xlabel: str, title: str) -> Figure:
+    """Differences and their 95 % intervals around zero, group below group; what holds zero is drawn grey (a tie)."""
+    lines = sum(len(rows) + bool(name) for name, rows in groups.items())
+    figure = plots.new(1.0 + 0.3 * lines)
+    axes = figure.subplots()
+    axes.axvline(0, color="#3A3A3A", linewidth=0.8)
+    labels: list[str] = []
+    for name, rows in groups.items():
+        labels += [name] if name else []
+        for row in rows:
+            if row.value is not None and row.low is not None and row.high is not None:
+                shade = plots.GREY if row.low <= 0 <= row.high else plots.BLUE if row.low > 0 else plots.ORANGE
+                axes.plot([row.low, row.high], [len(labels)] * 2, color=shade, linewidth=2, solid_capstyle="butt")
+                axes.plot(row.value, len(labels), marker="o", color=shade, markersize=6)
+            labels.append(f"  {row.model}" if name else row.model)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    axes.set(xlabel=xlabel, ylim=(len(labels) - 0.4, -0.6))
+    axes.set_title(title)
+    axes.grid(False, axis="y")
+    return figure
+
+
+def several(grid: Mapping[str, Sequence[Interval]], title: str) -> Figure:
+    """Small multiples, two beside each other: per metric one line per model, with its interval where there is one."""
+    count = len(next(iter(grid.values())))
+    rows = -(-len(grid) // 2)
+    figure = plots.new(0.5 + rows * (0.55 + 0.2 * count))
+    every = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+    for axes, (metric, intervals) in zip(every, grid.items(), strict=False):
+        for place, row in enumerate(intervals):
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [place, place], color=plots.color(row.model), linewidth=1.6)
+            if row.value is not None:
+                plots.dot(axes, row.model, row.value, place)
+        axes.set_title(metric, fontsize=8.5)
+        axes.set_yticks(range(count), [row.model for row in intervals], fontsize=8)
+        axes.set_ylim(count - 0.4, -0.6)
+        axes.grid(False, axis="y")
+    for axes in every[len(grid) :]:
+        axes.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return figure
+
+
 def heat(rows: Mapping[str, Sequence[Sequence[float | None]]], names: Sequence[str]) -> Figure:
     """Melanoma AUC by corruption and severity (clean first), one panel per model; a missing value stays blank."""
     figure = plots.new(0.8 + 3.1 * len(rows))
