@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,14 @@ def run_stage() -> RunStage:
     return call
 
 
+def this_python_first(settings: Mapping[str, str]) -> dict[str, str]:
+    """``settings`` of a child process, in which ``python``, ``dvc`` and ``dermdistill`` are those of these tests."""
+    return {**settings, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def dvc(folder: Path, *command: str, tracking: str = "off") -> str:
     """What ``dvc COMMAND`` prints in ``folder``; its stages run under the Python of these tests."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = os.environ | {"PATH": path, "DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
+    settings = this_python_first(os.environ) | {"DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
     call = [sys.executable, "-m", "dvc", *command]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=settings, check=False)
     assert done.returncode == 0, f"dvc {' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

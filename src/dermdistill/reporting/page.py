@@ -16,7 +16,6 @@ from dermdistill.errors import UserError
 from dermdistill.reporting.cells import Table
 from dermdistill.reporting.results import Drawn, Results
 
-
 PHOTOGRAPH_WIDTH = 1500  # pixels: what a panel keeps of its size inside the page
 
 
