@@ -125,7 +125,7 @@ def test_undefined_metrics_are_dashes_and_text_is_escaped(project: Path) -> None
     edit(project / "metrics/prepare.json", ["files_without_a_row"], ["<script>alert(1)</script>"])
     report.build(project, params.load(project / "params.yaml"))
     text, _ = read_page(project)
-    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
     row = next(line for line in (project / RESULTS).read_text().splitlines() if "**`int8_tiny_s0`**" in line)
     assert row.split("|")[5].strip() == "–"
 
@@ -277,7 +277,7 @@ def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:  #
     assert set(texts) == {name for names in fragments.DOCUMENTS.values() for name in names}
     for name, text in texts.items():
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert name == "card_robustness" or (rows and len({row.count(" | ") for row in rows[:3]}) == 1), name
+        assert name == "card_robustness" or (rows and len({row.count("|") for row in rows[:3]}) == 1), name
     auc = found.holdout["int8_tiny_s0"]["melanoma"]["roc_auc"]
     assert f"| melanoma ROC-AUC | {auc:.3f} [" in texts["card_metrics"]
     assert "ResNet-50" in texts["published"] and f"| here: `int8_tiny_s0` | {auc:.3f} [" in texts["published"]

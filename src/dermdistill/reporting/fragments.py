@@ -116,7 +116,18 @@ def _published(found: Results) -> str:
         model = cases.roles(found.settings)[role]
         shown = [cell(found.holdout[model], key) for key in [*keys, "diagnosis.macro_f1"]]
         rows.append([Cell(f"here: `{model}`"), *shown])
-    return markdown(Table("Theirs as they report them, each on a test set of its own.", head, rows))
+    said = f"Theirs as they report them, each on a test set of its own. {_against(found, float(rows[0][1].value))}"
+    return markdown(Table(said, head, rows))
+
+
+def _against(found: Results, theirs: float) -> str:
+    """Where the AUC of the first row stands to our interval."""
+    model = found.settings.shipped
+    pair = found.holdout[model]["intervals"]["melanoma.roc_auc"]
+    if pair is None or None in pair:
+        return f"The AUC of `{model}` has no interval here."
+    relation = "below" if theirs < pair[0] else "above" if theirs > pair[1] else "inside"
+    return f"The AUC of {number(theirs)} in the first row is {relation} the 95 % interval of `{model}`."
 
 
 def _metrics(models: dict[str, Metrics]) -> Table:
