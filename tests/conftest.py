@@ -108,6 +108,15 @@ def write_documents(root: Path) -> None:
             fragments.insert(root / document, name, root / f"{fragments.FOLDER}/{name}.md")
 
 
+def cloned(pipeline: Path, folder: Path) -> Path:
+    """``git clone`` and ``dvc pull`` of it: nothing needs to be rebuilt there."""
+    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
+    git(folder, "config", "user.name", "Test")
+    git(folder, "config", "user.email", "test@example.org")
+    dvc(folder, "pull", "--quiet")
+    return folder
+
+
 TINY_RUN = {
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},

@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, change_params, dvc, environment, git, this_python_first
+from conftest import REPOSITORY, change_params, cloned, dvc, environment, git, this_python_first
 from dvc.repo import Repo
 
 from dermdistill import presets
@@ -32,14 +32,6 @@ def clone(pipeline: Path, tmp_path: Path) -> Path:
     """A clone with everything pulled, so that nothing needs to be rebuilt in it."""
     dvc(pipeline, "push", "--quiet")
     return cloned(pipeline, tmp_path / "clone")
-
-
-def cloned(pipeline: Path, folder: Path) -> Path:
-    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
-    git(folder, "config", "user.name", "Test")
-    git(folder, "config", "user.email", "test@example.org")
-    dvc(folder, "pull", "--quiet")
-    return folder
 
 
 # Only what changed is rebuilt -------------------------------------------------------------------------------------
