@@ -41,8 +41,8 @@ data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else down
 repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 	dvc repro
 
-readme: env  ## put the report's results table into README.md
-	python -m dermdistill.reporting.report --insert README.md
+readme: env  ## put the report's tables into README and model card
+	python -m dermdistill.reporting.fragments
 
 exp: env  ## a preset as an experiment in a copy: PRESET=demo ARGS="-S kd.alpha=0.9", ARGS=--queue to put it in line
 	python -m dermdistill.presets $(or $(PRESET),laptop) $(ARGS)

@@ -9,7 +9,7 @@ from dermdistill import params
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import atomic, write_json
-from dermdistill.reporting import cases, plots
+from dermdistill.reporting import cases, error_figures, plots
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 
@@ -20,10 +20,11 @@ def main() -> None:
     models = cases.roles(settings)
     judged = cases.judge(".", {role: models[role] for role in ("teacher", "student", "int8")})
     write_json("metrics/analyze_errors.json", rounded(cases.agreement(judged, high)))
-    change, picked = cases.per_class(judged), cases.pick(judged, high, count)
-    write_csv("per_class", change)
-    write_csv("cases", picked)
-    write_figures(judged, change)
+    change, confusion, picked = cases.per_class(judged), cases.confusions(judged), cases.pick(judged, high, count)
+    for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
+        write_csv(name, table)
+    for name, figure in error_figures.draw(judged, change).items():
+        plots.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
 
@@ -31,15 +32,6 @@ def main() -> None:
 def write_csv(name: str, table: pd.DataFrame) -> None:
     with atomic(f"{PLOTS}/{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def write_figures(judged: dict[str, cases.Judged], change: pd.DataFrame) -> None:
-    wide = change.pivot(index="dx", columns="model_b", values="f1_b").reindex(change["dx"].unique())
-    teacher, student, int8 = (judged[role].model for role in ("teacher", "student", "int8"))
-    wide[teacher] = change.groupby("dx")["f1_a"].first()
-    plots.save(plots.per_class(wide[[teacher, student, int8]], "F1 by diagnosis, holdout"), f"{PLOTS}/per_class.png")
-    sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.known.labels) for one in judged.values()}
-    plots.save(plots.confidence(sure, "How sure the models are, holdout"), f"{PLOTS}/confidence.png")
 
 
 def write_panels(picked: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from hypothesis import settings
 
 from dermdistill import demo, presets
 from dermdistill.data import phantom
+from dermdistill.files import write_text
+from dermdistill.reporting import fragments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"arch": "tf_efficientnet_lite0", "weights": "none", "cut": {"stages": 1, "blocks": 1, "head": 16}}
@@ -34,9 +36,9 @@ def shrunk_params() -> dict[str, Any]:
     params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
-    params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "seed": 0}}
+    params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "seed": 0}}
     cut = {"stages": 1, "blocks": 0, "head": 8}
-    params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1}}
+    params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0}}
     params["kd"]["teacher"], params["ship"]["student"] = "small", "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12
@@ -79,10 +81,14 @@ def run_stage() -> RunStage:
     return call
 
 
+def this_python_first(settings: Mapping[str, str]) -> dict[str, str]:
+    """``settings`` of a child process, in which ``python``, ``dvc`` and ``dermdistill`` are those of these tests."""
+    return {**settings, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def dvc(folder: Path, *command: str, tracking: str = "off") -> str:
     """What ``dvc COMMAND`` prints in ``folder``; its stages run under the Python of these tests."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = os.environ | {"PATH": path, "DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
+    settings = this_python_first(os.environ) | {"DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
     call = [sys.executable, "-m", "dvc", *command]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=settings, check=False)
     assert done.returncode == 0, f"dvc {' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -93,6 +99,24 @@ def git(folder: Path, *command: str) -> str:
     return subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
+def write_documents(root: Path) -> None:
+    """README and model card as short as they can be: a title and the report's fragments, inserted."""
+    for document, names in fragments.DOCUMENTS.items():
+        blocks = "\n\n".join("\n".join(fragments.markers(name)) for name in names)
+        write_text(root / document, f"# Title\n\n{blocks}\n\nThe end.\n")
+        for name in names:
+            fragments.insert(root / document, name, root / f"{fragments.FOLDER}/{name}.md")
+
+
+def cloned(pipeline: Path, folder: Path) -> Path:
+    """``git clone`` and ``dvc pull`` of it: nothing needs to be rebuilt there."""
+    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
+    git(folder, "config", "user.name", "Test")
+    git(folder, "config", "user.email", "test@example.org")
+    dvc(folder, "pull", "--quiet")
+    return folder
+
+
 TINY_RUN = {
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
@@ -101,6 +125,7 @@ TINY_RUN = {
     "quantize": {"calibration_images": 16},
     "evaluate": {"bootstrap": 50},
     "robustness": {"images": 12},
+    "explain": {"images": 2, "misses": 2},
     "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
     "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
 }

@@ -205,3 +205,14 @@ def test_stages_say_what_is_missing(repository: Path) -> None:
     (repository / "data/splits/val.csv").unlink()
     with pytest.raises(UserError, match=r"splits/val.csv does not exist"):
         evaluate.main("m")
+
+
+def test_confusion_counts_and_shares_by_hand() -> None:
+    labels, a, b = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    before, after = errors.confusion(labels, a), errors.confusion(labels, b)
+    row = before[(before["actual"] == "nv") & (before["predicted"] == "mel")].iloc[0]
+    assert row["count"] == 1 and row["share"] == pytest.approx(1 / 3)
+    assert before["count"].sum() == 4 and before["share"].isna().sum() == 5 * 7  # five diagnoses do not occur
+    change = errors.confusion_change(before, after)
+    assert change[0, 0] == pytest.approx(-1 / 3) and change[0, 1] == pytest.approx(1 / 3) and change[1, 1] == 0
+    assert np.isnan(change[2]).all()

@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, change_params, dvc, environment, git
+from conftest import REPOSITORY, change_params, cloned, dvc, environment, git, this_python_first
 from dvc.repo import Repo
 
 from dermdistill import presets
@@ -32,14 +32,6 @@ def clone(pipeline: Path, tmp_path: Path) -> Path:
     """A clone with everything pulled, so that nothing needs to be rebuilt in it."""
     dvc(pipeline, "push", "--quiet")
     return cloned(pipeline, tmp_path / "clone")
-
-
-def cloned(pipeline: Path, folder: Path) -> Path:
-    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
-    git(folder, "config", "user.name", "Test")
-    git(folder, "config", "user.email", "test@example.org")
-    dvc(folder, "pull", "--quiet")
-    return folder
 
 
 # Only what changed is rebuilt -------------------------------------------------------------------------------------
@@ -174,8 +166,7 @@ def test_a_preset_becomes_an_experiment_in_a_copy(clone: Path) -> None:
     (clone / "presets/rich.yaml").write_text("kd: {alpha: 0.6}\nanalyze_errors: {panel_images: 2}\n")
     before = (clone / "params.yaml").read_bytes()
     command = [sys.executable, "-m", "dermdistill.presets", "rich", "--name", "rich", "-S", "kd.alpha=0.4"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=clone, env=environment() | {"PATH": path}, check=True, capture_output=True)
+    subprocess.run(command, cwd=clone, env=this_python_first(environment()), check=True, capture_output=True)
     assert (clone / "params.yaml").read_bytes() == before
     difference = dvc(clone, "params", "diff", "main", "rich", "--json")
     new = {name: values["new"] for name, values in json.loads(difference)["params.yaml"].items()}
@@ -259,9 +250,8 @@ def test_a_clone_without_data_and_remote_finds_everything_current(pipeline: Path
 def test_dvc_killed_leaves_a_training_that_the_next_repro_respects(clone: Path) -> None:
     """SIGKILL to dvc alone leaves its child training; then: one sentence, and in the end the same bits."""
     change_params(clone, {"students.tiny.epochs": 40})
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "dvc", "repro", "control@tiny-0"]
-    settings = os.environ | {"PATH": path}
+    settings = this_python_first(os.environ)
     running = subprocess.Popen(command, cwd=clone, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     checkpoints = clone / "runtime/checkpoints"
     for _ in range(1200):

@@ -24,7 +24,7 @@ def small_classifier(seed: int = 0) -> models.Classifier:
     """A cut of Lite0 whose random weights give different answers to different images."""
     torch.manual_seed(seed)
     cut = Cut(stages=1, blocks=1, head=16)
-    spec = Model(arch="tf_efficientnet_lite0", weights="none", cut=cut, epochs=1, lr=1.0, dropout=0.0)
+    spec = Model(arch="tf_efficientnet_lite0", weights="none", cut=cut, epochs=1, lr=1.0, dropout=0.0, mixup=0.0)
     model, _ = models.build(spec)
     with torch.no_grad():
         for _ in range(20):  # batch norm learns the statistics of these pixels

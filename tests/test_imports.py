@@ -47,6 +47,7 @@ HEAVY = {
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "skimage": {"data/features.py"},
+    "captum": {"learning/explain.py"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 STAGES = sorted((REPOSITORY / "stages").glob("*.py"))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dermdistill.classes import CLASSES
-from dermdistill.data import phantom
+from dermdistill.data import camera, phantom, tissue
 from dermdistill.errors import UserError
 
 HEIGHT, WIDTH = 48, 64
@@ -102,9 +102,9 @@ def test_default_size_has_the_promised_mix() -> None:
 def test_two_views_of_a_lesion_differ_but_are_more_alike_than_two_lesions(dx: str) -> None:
     views = []
     for lesion in range(12):
-        ground = phantom.tissue(np.random.default_rng((9, lesion, 0)), dx, HEIGHT)
+        ground = tissue.paint(np.random.default_rng((9, lesion, 0)), dx, HEIGHT)
         streams = [np.random.default_rng((9, lesion, view)) for view in (1, 2)]
-        one, two = (phantom.photograph(rng, ground, HEIGHT, WIDTH).astype(float) for rng in streams)
+        one, two = (camera.photograph(rng, ground, HEIGHT, WIDTH).astype(float) for rng in streams)
         assert not np.array_equal(one, two)
         views.append([one, two])
     flat = np.stack([image.ravel() for pair in views for image in pair])
@@ -124,7 +124,7 @@ def test_draw_gives_a_picture_with_contrast(dx: str) -> None:
 
 
 def test_melanomas_are_darker_inside_than_the_skin_around() -> None:
-    grounds = [phantom.tissue(np.random.default_rng(n), "mel", HEIGHT).mean(axis=2) for n in range(8)]
+    grounds = [tissue.paint(np.random.default_rng(n), "mel", HEIGHT).mean(axis=2) for n in range(8)]
     middle = slice(HEIGHT - 4, HEIGHT + 4)
     for ground in grounds:
         assert ground[middle, middle].mean() < ground[:4, :4].mean() - 20

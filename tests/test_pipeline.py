@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import dvc, environment
+from conftest import dvc, environment, write_documents
 from dvc.repo import Repo
 
 from dermdistill import demo, params
@@ -153,10 +153,9 @@ def test_the_plots_of_dvc_have_something_to_draw(pipeline: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_every_published_number_can_be_recomputed(pipeline: Path, tmp_path: Path) -> None:
-    table = (pipeline / "docs/fragments/results.md").read_text()
     folder = tmp_path / "clone"
     shutil.copytree(pipeline, folder, ignore=shutil.ignore_patterns(".dvc", "runtime", "raw"))
-    (folder / "README.md").write_text(f"<!-- results -->\n{table}\n<!-- /results -->\n")
+    write_documents(folder)
     assert verify.verify(folder) == []
 
 

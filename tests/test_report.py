@@ -1,5 +1,7 @@
 """The page on a synthetic project: self-contained, complete, escaped, and honest about ties."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -14,8 +16,21 @@ from test_verify import edit, pristine, project  # noqa: F401  (fixtures)
 from dermdistill import params
 from dermdistill.errors import UserError
 from dermdistill.files import read_json
-from dermdistill.reporting import cases, comparisons, figures, protocol_tables, report, tables
+from dermdistill.reporting import (
+    cases,
+    comparisons,
+    figures,
+    fragments,
+    page,
+    protocol_tables,
+    report,
+    results,
+    sections,
+    tables,
+)
 from dermdistill.reporting.tables import Comparison
+
+RESULTS = "docs/fragments/results.md"
 
 
 class Page(HTMLParser):
@@ -43,14 +58,20 @@ def read_page(root: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_page_fetches_nothing_and_runs_nothing(pristine: Path) -> None:  # noqa: F811
+def test_page_fetches_nothing_and_runs_only_its_own_script(pristine: Path) -> None:  # noqa: F811
     text, page = read_page(pristine)
     assert not page.open and len(text) < 10_000_000
     for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        assert tag != "script" or not attributes
         for name in ("src", "href", "srcset", "data", "action"):
             value = attributes.get(name) or ""
             assert tag == "a" or not value or value.startswith("data:image/"), (tag, value[:80])
+    assert text.count("<script>") == 1
+    script = text[text.index("<script>") + 8 : text.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(attributes["content"] for _, attributes in page.tags if attributes.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}'" in (policy or "") and "default-src 'none'" in (policy or "")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style
 
@@ -104,14 +125,14 @@ def test_undefined_metrics_are_dashes_and_text_is_escaped(project: Path) -> None
     edit(project / "metrics/prepare.json", ["files_without_a_row"], ["<script>alert(1)</script>"])
     report.build(project, params.load(project / "params.yaml"))
     text, _ = read_page(project)
-    assert "<script>" not in text and "&lt;script&gt;" in text
-    row = next(line for line in (project / report.FRAGMENT).read_text().splitlines() if "**`int8_tiny_s0`**" in line)
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+    row = next(line for line in (project / RESULTS).read_text().splitlines() if "**`int8_tiny_s0`**" in line)
     assert row.split("|")[5].strip() == "–"
 
 
 def test_fragment_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) -> None:  # noqa: F811
     settings = params.load(pristine / "params.yaml")
-    lines = (pristine / report.FRAGMENT).read_text().splitlines()
+    lines = (pristine / RESULTS).read_text().splitlines()
     rows = {line.split("|")[1].strip(" *`"): line for line in lines[2:] if line.startswith("|")}
     assert list(rows) == comparisons.published(pristine, settings)
     assert len({line.count("|") for line in [lines[0], lines[1], *rows.values()]}) == 1
@@ -142,7 +163,7 @@ def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> N
     columns = [name for name in table if str(name).startswith("p_")]
     table[columns] = np.random.default_rng(0).permutation(table[columns].to_numpy())
     table.to_csv(path, index=False)
-    found = figures.compare(project, params.load(project / "params.yaml"))
+    found = results.compare(project, params.load(project / "params.yaml"))
     assert "student_tiny_s0 is better than control_tiny_s0" in tables.verdict(found[0])
 
 
@@ -189,19 +210,27 @@ def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) ->
         tie = found["low"] <= 0 <= found["high"]
         assert row[2].value == ("a tie" if tie else "A is better" if found["difference"] > 0 else "A is worse")
     pair = next(pair for pair in compared["pairs"] if (pair["a"], pair["b"]) == ("student_tiny", "control_tiny"))
-    sentence = figures.compare(pristine, params.load(pristine / "params.yaml"))[0]
+    sentence = results.compare(pristine, params.load(pristine / "params.yaml"))[0]
     assert pair["metrics"]["melanoma.roc_auc"]["difference"] == pytest.approx(sentence.difference, abs=1e-6)
     assert pair["metrics"]["melanoma.roc_auc"]["low"] == pytest.approx(sentence.low, abs=1e-6)
 
 
-def test_tables_have_a_cell_for_every_head(pristine: Path) -> None:  # noqa: F811
+def test_sections_are_complete(pristine: Path) -> None:  # noqa: F811
     settings = params.load(pristine / "params.yaml")
-    results = figures.load(pristine, settings)
-    found = report._tables(pristine, results, results.val[settings.shipped], results.holdout[settings.shipped])
-    every = [table for one in found.values() for table in (one if isinstance(one, list) else [one]) if table]
+    at = page.Page(pristine, results.load(pristine, settings), {})
+    made = [section for make in sections.SECTIONS if (section := make(at)) is not None]
+    assert len({section.id for section in made}) == len(made) > 10
+    every = [block.content for section in made for block in section.blocks if block.kind == "table"]
     assert len(every) > 15
     for table in every:
         assert table.rows and all(len(row) == len(table.head) for row in table.rows), table.caption
+
+
+def test_every_figure_drawn_is_on_the_page_or_one_of_a_family(pristine: Path) -> None:  # noqa: F811
+    text, _ = read_page(pristine)
+    settings = params.load(pristine / "params.yaml")
+    for item in figures.figures(pristine, results.load(pristine, settings)):
+        assert item.name.startswith("training/") or f"<b>{item.title}.</b>" in text, item.name
 
 
 def test_robustness_is_shown(pristine: Path) -> None:  # noqa: F811
@@ -211,18 +240,31 @@ def test_robustness_is_shown(pristine: Path) -> None:  # noqa: F811
 
 def test_markers(tmp_path: Path) -> None:
     readme, fragment = tmp_path / "README.md", tmp_path / "results.md"
+    start, end = fragments.markers("results")
     fragment.write_text("| new |\n")
-    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
-    report.insert_fragment(readme, fragment)
-    report.insert_fragment(readme, fragment)  # twice changes nothing more
-    assert readme.read_text() == f"before\n{report.START}\n| new |\n{report.END}\nafter\n"
-    for broken in ("no markers", f"{report.END}\n{report.START}", f"{report.START}{report.START}{report.END}"):
+    readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    fragments.insert(readme, "results", fragment)
+    fragments.insert(readme, "results", fragment)  # twice changes nothing more
+    assert readme.read_text() == f"before\n{start}\n| new |\n{end}\nafter\n"
+    for broken in ("no markers", f"{end}\n{start}", f"{start}{start}{end}"):
         readme.write_text(broken)
         with pytest.raises(UserError, match="needs one line"):
-            report.insert_fragment(readme, fragment)
+            fragments.insert(readme, "results", fragment)
         assert readme.read_text() == broken
     with pytest.raises(UserError, match="does not exist"):
-        report.insert_fragment(tmp_path / "none.md", fragment)
+        fragments.insert(tmp_path / "none.md", "results", fragment)
+
+
+def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:  # noqa: F811
+    found = results.load(pristine, params.load(pristine / "params.yaml"))
+    texts = fragments.texts(found)
+    assert set(texts) == {name for names in fragments.DOCUMENTS.values() for name in names}
+    for name, text in texts.items():
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert name == "card_robustness" or (rows and len({row.count("|") for row in rows[:3]}) == 1), name
+    auc = found.holdout["int8_tiny_s0"]["melanoma"]["roc_auc"]
+    assert f"| melanoma ROC-AUC | {auc:.3f} [" in texts["card_metrics"]
+    assert "ResNet-50" in texts["published"] and f"| here: `int8_tiny_s0` | {auc:.3f} [" in texts["published"]
 
 
 def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
@@ -236,6 +278,23 @@ def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
     assert len(alarms) and (alarms["dx"] != "mel").all() and (alarms["p_mel_int8"] >= b).all()
     only = picked[picked["kind"] == "only_a"]
     assert (only["diagnosis_teacher"] == only["dx"]).all() and (only["diagnosis_int8"] != only["dx"]).all()
+
+
+def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:  # noqa: F811
+    roles = cases.roles(params.load(pristine / "params.yaml"))
+    judged = cases.judge(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
+    found = cases.agreement(judged, 0.6)
+    for view in ("melanoma", "melanoma_diagnosed", "diagnosis"):
+        for pair in found[view].values():
+            assert pair["agree"] + pair["disagree"] == pair["total"] == len(judged["teacher"].known)
+            parts = ("both_correct", "only_a", "only_b", "both_wrong")
+            assert sum(pair[key] for key in parts) == pair["total"]
+            assert pair["a_correct"] == pair["both_correct"] + pair["only_a"]
+    binary = found["melanoma_diagnosed"]["teacher_int8"]
+    assert binary["only_a"] + binary["only_b"] == binary["disagree"]  # of two answers one is right
+    confusion = cases.confusions(judged)
+    hits = confusion[confusion["actual"] == confusion["predicted"]].groupby("model")["count"].sum()
+    assert hits[roles["int8"]] == found["diagnosis"]["teacher_int8"]["b_correct"]
 
 
 def test_pictures_follow_the_table_not_the_order_of_cases(pristine: Path) -> None:  # noqa: F811

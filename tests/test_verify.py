@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import change_params
+from conftest import change_params, write_documents
 from scipy.special import softmax
 
 from dermdistill import params
@@ -16,7 +16,7 @@ from dermdistill.classes import CLASSES
 from dermdistill.evaluation import calibration, corrupted, metrics, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons, plots, report
+from dermdistill.reporting import cases, comparisons, error_figures, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
 
 SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
@@ -117,10 +117,15 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
     (root / "plots/errors").mkdir(parents=True)
     picked.to_csv(root / "plots/errors/cases.csv", index=False)
     dot = plots.panel([random.integers(0, 255, (12, 16, 3), dtype=np.uint8)] * 2, ["one", "two"])
-    for name in ("per_class", "confidence"):
+    for name in error_figures.FIGURES:
         plots.save(dot, root / f"plots/errors/{name}.png")
     for kind in picked["kind"].unique():
-        plots.save(dot, root / f"reports/panels/{kind}.png")
+        for folder in ("panels", "explain"):
+            plots.save(dot, root / f"reports/{folder}/{kind}.png")
+    plots.save(dot, root / "reports/explain/neighbours.png")
+    shares = {"least_likely": 0.1, "all": 0.4}
+    counts = {"least_likely": 8, "melanomas": 30, "neighbours": 5}
+    write_json(root / "metrics/explain.json", counts | {"melanoma_among_neighbours": shares})
     counts = dict.fromkeys(CLASSES, 100)
     write_json(
         root / "metrics/prepare.json", {"images": 10015, "images_by_diagnosis": counts, "files_without_a_row": []}
@@ -140,8 +145,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     settings = make_project(root, images=300, bootstrap=40)
     report.build(root, settings)
-    write_text(root / "README.md", f"# Title\n\n{report.START}\n{report.END}\n\nThe end.\n")
-    report.insert_fragment(root / "README.md", root / report.FRAGMENT)
+    write_documents(root)
     return root
 
 

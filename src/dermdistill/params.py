@@ -71,7 +71,6 @@ class Train(Block):
     class_weights: Literal["none", "sqrt", "balanced", "effective"]
     focal_gamma: NotNegative
     sampling: Literal["each", "balanced"]
-    mixup: NotNegative
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     freeze_batch_norm: bool
     patience: Annotated[int, Field(ge=0)]
@@ -91,6 +90,7 @@ class Model(Block):
     epochs: Count
     lr: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    mixup: NotNegative
 
 
 class Teacher(Model):
@@ -159,6 +159,12 @@ class AnalyzeErrors(Block):
     panel_images: Count
 
 
+class Explain(Block):
+    images: Count
+    misses: Count
+    neighbours: Count
+
+
 class Params(Block):
     run: Run
     data: Data
@@ -173,6 +179,7 @@ class Params(Block):
     compare: Compare
     ship: Ship
     analyze_errors: AnalyzeErrors
+    explain: Explain
     robustness: Robustness
     baselines: Baselines
 

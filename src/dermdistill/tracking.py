@@ -48,10 +48,10 @@ def training(model_id: str, params: dict[str, Any]) -> Iterator[Log]:
         _attempt(mlflow.end_run, status)
 
 
-def record(name: str, params: Mapping[str, Any], metrics: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
-    """One finished run: what went in, every number of ``metrics`` (nested names are joined by a dot), files."""
+def record(name: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """One finished run: what went in, every number of ``metrics`` (nested names are joined by a dot)."""
     if on():
-        _attempt(_record, name, params, metrics, files)
+        _attempt(_record, name, params, metrics)
 
 
 def pipeline(
@@ -94,15 +94,13 @@ def _start(name: str, params: Mapping[str, Any]) -> None:
     mlflow.log_params(_flat(params))
 
 
-def _record(name: str, params: Mapping[str, Any], metrics: Mapping[str, Any], files: Sequence[Path]) -> None:
+def _record(name: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     mlflow = _connect()
     for run in _children(_parent(), name):  # the same parameters again: the newest replaces it
         mlflow.MlflowClient().delete_run(run.info.run_id)
     _start(name, params)
     try:
         mlflow.log_metrics(_numbers(metrics))
-        for path in files:
-            mlflow.log_artifact(str(path))
     finally:
         mlflow.end_run()
 
@@ -112,7 +110,7 @@ def _pipeline(
 ) -> None:
     mlflow = _connect()
     for model_id, numbers in evaluations.items():
-        _record(f"evaluate {model_id}", {}, numbers, [])
+        _record(f"evaluate {model_id}", {}, numbers)
     with mlflow.start_run(run_id=_parent()):  # leaves the parent finished
         mlflow.log_params(_flat(params))
         mlflow.log_metrics(_numbers(metrics))

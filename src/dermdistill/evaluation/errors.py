@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
+from dermdistill.classes import CLASSES
 from dermdistill.evaluation.metrics import per_class
 
 
@@ -57,6 +59,19 @@ def per_class_change(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: n
         table[f"{name}_b"] = np.array([row[name] for row in b.values()], dtype=float)
         table[f"delta_{name}"] = table[f"{name}_b"] - table[f"{name}_a"]
     return table.assign(relative_delta_f1=table["delta_f1"] / table["f1_a"].where(table["f1_a"] > 0))
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+    """One row per pair of diagnoses: actual, predicted, count, share (of the actual ones; NaN for an absent class)."""
+    counts = np.asarray(confusion_matrix(labels, predicted, labels=range(len(CLASSES))))
+    table = pd.DataFrame([(a, b) for a in CLASSES for b in CLASSES], columns=["actual", "predicted"])
+    table["count"] = counts.ravel()
+    return table.assign(share=table["count"] / table.groupby("actual")["count"].transform("sum").replace(0, np.nan))
+
+
+def confusion_change(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
+    """Shares of ``b`` minus those of ``a``, (7, 7), from two tables of :func:`confusion`."""
+    return (b["share"] - a["share"]).to_numpy().reshape(len(CLASSES), len(CLASSES))
 
 
 def cases(

@@ -128,8 +128,8 @@ def _train_epoch(
             group["lr"] = rate * group.get("lr_scale", 1.0)
         rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked])
         images = augment(to_float(job.images[rows]), rows, job.settings.augment, job.seed, epoch)
-        if job.settings.mixup:
-            images, labels = mixup(images, labels, job.settings.mixup, (job.seed, epoch, step))
+        if job.model.mixup:
+            images, labels = mixup(images, labels, job.model.mixup, (job.seed, epoch, step))
         terms = loss(model(images), labels, images)
         value = terms["loss"].item()
         if not math.isfinite(value):

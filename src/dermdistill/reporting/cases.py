@@ -5,7 +5,7 @@ holds; the student stands between them and tells whether distillation or quantiz
 "A" is the teacher, "B" the file, as in ``evaluation.errors``. Probabilities are calibrated, decisions on
 melanoma are taken at each model's own shipped threshold.
 
-Deliberately absent: explanations of a single picture (why a network errs cannot be read off its output).
+Deliberately absent: where in a picture a network looked; that needs the network itself (stage ``explain``).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,12 @@ from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, errors, predictions
 from dermdistill.params import Params
 
+LEAST = "least_likely_melanoma"
 KINDS = {
+    LEAST: (
+        "Melanomas the shipped file finds least likely",
+        "Lowest probability first; below its threshold it misses them.",
+    ),
     "missed_melanoma": ("Melanomas missed by both", "Both stay below their thresholds; lowest probability first."),
     "false_alarm": ("False alarms of both", "Not melanoma, yet both are above their thresholds; highest first."),
     "only_a": ("Only the teacher is right", "Of the seven diagnoses; largest lead of the teacher first."),
@@ -80,26 +85,32 @@ def judge(root: str | Path, models: Mapping[str, str]) -> dict[str, Judged]:
 
 
 def agreement(judged: Mapping[str, Judged], high_confidence: float) -> dict[str, Any]:
-    """The content of ``metrics/analyze_errors.json``: every pair of roles, for melanoma and for the diagnosis."""
-    melanoma, diagnosis = {}, {}
+    """The content of ``metrics/analyze_errors.json``: every pair of roles in three views.
+
+    ``melanoma``: flagged or not, each model at its own shipped threshold; ``melanoma_diagnosed``: is melanoma the
+    likeliest of the seven, as studies without an operating point count; ``diagnosis``: the likeliest of the seven.
+    """
+    views: dict[str, dict[str, Any]] = {"melanoma": {}, "melanoma_diagnosed": {}, "diagnosis": {}}
     for a, b in combinations(judged, 2):
-        one, two, known = judged[a], judged[b], judged[a].known
-        melanoma[f"{a}_{b}"] = errors.melanoma_agreement(known.melanoma, one.called, two.called)
+        one, two, known, pair = judged[a], judged[b], judged[a].known, f"{a}_{b}"
+        views["melanoma"][pair] = errors.melanoma_agreement(known.melanoma, one.called, two.called)
+        likeliest = (one.predicted == MELANOMA, two.predicted == MELANOMA)
+        views["melanoma_diagnosed"][pair] = errors.melanoma_agreement(known.melanoma, *likeliest)
         fidelity = float(rel_entr(one.calibrated, two.calibrated).sum(axis=1).mean())
-        diagnosis[f"{a}_{b}"] = errors.diagnosis_agreement(known.labels, one.predicted, two.predicted) | {
-            "mean_kl": fidelity
-        }
+        counts = errors.diagnosis_agreement(known.labels, one.predicted, two.predicted)
+        views["diagnosis"][pair] = counts | {"mean_kl": fidelity}
     sure = {
         role: len(errors.high_confidence_errors(one.known.image_id, one.known.labels, one.calibrated, high_confidence))
         for role, one in judged.items()
     }
     models = {role: one.model for role, one in judged.items()}
-    return {
-        "models": models,
-        "melanoma": melanoma,
-        "diagnosis": diagnosis,
-        "high_confidence_errors": {"at_least": high_confidence} | sure,
-    }
+    return {"models": models, **views, "high_confidence_errors": {"at_least": high_confidence} | sure}
+
+
+def confusions(judged: Mapping[str, Judged]) -> pd.DataFrame:
+    """``model, actual, predicted, count, share`` of every role, one below the other."""
+    found = [errors.confusion(one.known.labels, one.predicted).assign(model=one.model) for one in judged.values()]
+    return pd.concat(found, ignore_index=True)[["model", "actual", "predicted", "count", "share"]]
 
 
 def per_class(judged: Mapping[str, Judged]) -> pd.DataFrame:
@@ -120,6 +131,7 @@ def pick(judged: Mapping[str, Judged], high_confidence: float, count: int) -> pd
     missed = known.melanoma & ~a.called & ~b.called
     alarms = ~known.melanoma & a.called & b.called
     kinds = {
+        LEAST: errors.ranked(known.image_id, known.melanoma, b.p_melanoma),
         "missed_melanoma": errors.ranked(known.image_id, missed, both),
         "false_alarm": errors.ranked(known.image_id, alarms, -both),
     }

@@ -7,7 +7,7 @@ Deliberately absent: any metric (``evaluation`` computes, this module words) and
 and writes).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
@@ -39,52 +39,6 @@ def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[
         }
         for model in val
     }
-
-
-def fragment(
-    shipped: str, val: Mapping[str, Metrics], holdout: Mapping[str, Metrics], comparisons: Sequence[Comparison]
-) -> str:
-    """The README's table: one row per model, the shipped one in bold, then what the differences mean."""
-    head = [
-        "model",
-        "melanoma AUC, val",
-        "melanoma AUC, holdout [95 %]",
-        "PR-AUC",
-        "AUC vs histology-confirmed benign",
-        "balanced accuracy",
-        "macro-F1",
-        "melanoma ECE",
-        "sensitivity / specificity",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---|" * (len(head) - 1)]
-    for model in val:
-        name = f"**`{model}`**" if model == shipped else f"`{model}`"
-        lines.append("| " + " | ".join([name, *_markdown_row(val[model], holdout[model])]) + " |")
-    n = holdout[shipped]["n"]
-    note = (
-        f"Holdout: {n['images']:,} images of {n['lesions']:,} lesions, {n['melanoma']:,} of the images melanoma. "
-        "All columns but the first AUC are measured on it. Intervals: 95 %, bootstrap of lesions. "
-        "Sensitivity / specificity: at the threshold chosen on val. **Bold**: the file that ships."
-    )
-    sentences = [f"- {verdict(item, '`')}" for item in comparisons]
-    return "\n".join([*lines, "", note, "", *sentences]).rstrip() + "\n"
-
-
-def _markdown_row(val: Metrics, holdout: Metrics) -> list[str]:
-    auc = cell(holdout, "melanoma.roc_auc")
-    keys = [
-        "melanoma.pr_auc",
-        "melanoma.histology.roc_auc",
-        "diagnosis.balanced_accuracy",
-        "diagnosis.macro_f1",
-        "melanoma.ece",
-    ]
-    return [
-        number(lookup(val, "melanoma.roc_auc")),
-        f"{auc.value} [{auc.interval.replace(' to ', ', ')}]" if auc.interval else auc.value,
-        *(number(lookup(holdout, key)) for key in keys),
-        f"{number(lookup(holdout, f'{POINT}.sensitivity'))} / {number(lookup(holdout, f'{POINT}.specificity'))}",
-    ]
 
 
 def verdict(item: Comparison, quote: str = "") -> str:

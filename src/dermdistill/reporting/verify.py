@@ -21,7 +21,7 @@ from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
-from dermdistill.reporting import comparisons, figures, report, tables
+from dermdistill.reporting import comparisons, fragments, results, tables
 
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
@@ -159,17 +159,21 @@ def _check_shipped(root: Path, settings: Params) -> Iterator[str]:
 
 
 def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]) -> list[str]:
-    """Summary, README fragment and README, all against the recomputed metrics."""
+    """Summary, fragments and the documents that hold them, all against the recomputed metrics."""
     val, holdout = recomputed["val"], recomputed["holdout"]
     found: list[str] = []
     try:
         name = "metrics/summary.json"
         found += differences(name, read_json(root / name), tables.summary(val, holdout), ROUNDING)
-        text = tables.fragment(settings.shipped, val, holdout, figures.compare(root, settings))
-        fragment = _read_text(root / report.FRAGMENT)
-        found += _text_differences(report.FRAGMENT, fragment, text)
-        _, block, _ = report.split_at_markers(root / "README.md")
-        found += _text_differences("README.md", block, text)
+        again = results.load(root, settings)._replace(val=dict(val), holdout=dict(holdout))
+        texts = fragments.texts(again)
+        for fragment, text in texts.items():
+            written = f"{fragments.FOLDER}/{fragment}.md"
+            found += _text_differences(written, _read_text(root / written), text)
+        for document, names in fragments.DOCUMENTS.items():
+            for fragment in names:
+                _, block, _ = fragments.split_at_markers(root / document, fragment)
+                found += _text_differences(document, block, texts[fragment])
     except UserError as error:
         found.append(str(error))
     return found
@@ -187,7 +191,7 @@ def _text_differences(name: str, committed: str, recomputed: str) -> Iterator[st
     for line in range(max(len(old), len(new))):
         a, b = (lines[line] if line < len(lines) else "(no such line)" for lines in (old, new))
         if a.rstrip() != b.rstrip():
-            yield f"{name}:line {line + 1} of the results: committed {a!r} vs recomputed {b!r}"
+            yield f"{name}:line {line + 1} of the block: committed {a!r} vs recomputed {b!r}"
 
 
 def differences(name: str, committed: Any, recomputed: Any, tolerance: float, key: str = "") -> Iterator[str]:

@@ -1,0 +1,84 @@
+"""Grad-CAM finds the place that was planted, features are what the last layer sees, neighbours are the nearest."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dermdistill.learning import explain, models
+from dermdistill.learning.augment import to_float
+from dermdistill.params import Cut, Model
+from dermdistill.reporting import explain_panels
+
+SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "dropout": 0.1, "mixup": 0.0}
+
+
+class Brightness(nn.Module):
+    """Logit 1 is how bright the picture is, cell by cell; logit 0 is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = self.pool(images.mean(dim=1, keepdim=True))
+        bright = cells.sum(dim=(1, 2, 3))
+        return torch.stack([0 * bright, bright], dim=1)
+
+
+def test_the_map_is_where_the_evidence_was_planted() -> None:
+    images = np.zeros((2, 32, 48, 3), np.uint8)
+    images[0, 8:16, 32:40] = 255
+    maps = explain.grad_cam(Brightness(), images, target=1)  # type: ignore[arg-type]
+    assert maps.shape == (2, 32, 48) and maps[0].max() == pytest.approx(1) and maps[0].min() >= 0
+    row, column = np.unravel_index(maps[0].argmax(), maps[0].shape)
+    assert 8 <= row < 16 and 32 <= column < 40
+    assert not maps[1].any()  # nothing speaks for it: no map, and no division by zero
+
+
+@pytest.mark.parametrize(
+    ("arch", "cut"),
+    [("tf_efficientnet_lite0", Cut(stages=1, blocks=1, head=16)), ("mobilenetv3_small_100", None)],
+)
+def test_any_network_has_maps_and_features(arch: str, cut: Cut | None) -> None:
+    torch.manual_seed(0)
+    model = models.build(Model(arch=arch, cut=cut, **SPEC))[0].eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
+    maps = explain.grad_cam(model, images, target=1)
+    assert maps.shape == (3, 64, 96) and np.isfinite(maps).all() and maps.max() <= 1 + 1e-6
+    found = explain.features(model, images, np.array([2, 0]), batch_size=1)
+    with torch.inference_mode():
+        logits = model(to_float(images[[2, 0]]))
+        again = model.network.get_classifier()(torch.from_numpy(found))  # type: ignore[operator]
+    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_by_hand() -> None:
+    bank = np.array([[1, 0], [0, 1], [2, 0.1]], np.float32)
+    distances, rows = explain.neighbours(bank, np.array([[3, 0]], np.float32), count=2)
+    assert rows.tolist() == [[0, 2]] and distances[0, 0] == pytest.approx(0, abs=1e-6)
+    assert explain.neighbours(bank, bank, count=9)[1].shape == (3, 3)  # no more than there are
+
+
+def test_an_overlay_leaves_alone_what_has_no_heat() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 1
+    shown = explain_panels.overlay(image, heat)
+    assert (shown[1:] == 100).all() and (shown[0, 0] != 100).any() and shown.dtype == np.uint8
+
+
+def test_panels_hold_every_picture() -> None:
+    picture = np.zeros((12, 16, 3), np.uint8)
+    case = {"image_id": "ISIC_1", "dx": "mel"}
+    case |= {
+        f"{key}_{role}": value
+        for role in ("teacher", "student")
+        for key, value in (("p_mel", 0.1), ("diagnosis", "nv"))
+    }  # type: ignore[misc]
+    maps = {role: np.zeros((2, 12, 16)) for role in ("teacher", "student")}
+    assert len(explain_panels.looks([case, case], [picture, picture], maps).axes) == 6  # type: ignore[list-item]
+    row = ("ISIC_1", "mel", 0.1, 1, "ISIC_2", "nv", 0.2)
+    table = pd.DataFrame([row], columns=explain_panels.COLUMNS)
+    assert len(explain_panels.nearest(table, {"ISIC_1": picture, "ISIC_2": picture}).axes) == 2
