@@ -46,9 +46,8 @@ def opened(browser: "api.Browser", pristine: Path, request: pytest.FixtureReques
 )
 def test_it_fits_and_reads_on_phone_and_desk(opened: "api.Page") -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert opened.evaluate(
-        "[...document.querySelectorAll('figure img')].every(image => image.complete && image.naturalWidth > 0)"
-    )
+    loaded = "image => image.complete && image.naturalWidth > 0"
+    assert opened.evaluate(f"[...document.querySelectorAll('figure img')].every({loaded})")
     contrast = opened.evaluate(
         """() => {
           const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number)
