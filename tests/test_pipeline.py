@@ -91,9 +91,10 @@ def test_nothing_that_trains_calibrates_or_chooses_sees_holdout_results() -> Non
     assert any("predictions/holdout" in path for path in reach["report"])  # the walk does find what is there
 
 
-CHOOSING = {"train", "distill", "control", "quantize", "baseline", "calibrate", "calibrate_baseline", "ship"}
+CHOOSING = {"train", "soften", "ensemble", "distill", "control", "quantize", "baseline", "ship"}
+CHOOSING |= {"calibrate", "calibrate_baseline", "calibrate_ensemble"}
 # Their predictions on val come from a stage that also writes those on the holdout, hence needs its list of images.
-PREDICTED_FROM = {"baseline", "calibrate", "calibrate_baseline", "calibrate_teacher", "ship"}
+PREDICTED_FROM = {"baseline", "calibrate", "calibrate_baseline", "calibrate_ensemble", "calibrate_teacher", "ship"}
 
 
 def test_committed_splits_share_no_lesion_and_no_image() -> None:

@@ -98,9 +98,15 @@ class Teacher(Model):
 
 
 class KD(Block):
-    teacher: Name
+    teachers: Annotated[list[Name], Field(min_length=1)]
+    views: Annotated[int, Field(ge=0)]
+    flips: bool
     temperature: Positive
     alpha: Share
+
+
+class Predict(Block):
+    flips: bool
 
 
 class Quantize(Block):
@@ -167,6 +173,7 @@ class Params(Block):
     teachers: dict[Name, Teacher]
     students: dict[Name, Model]
     kd: KD
+    predict: Predict
     quantize: Quantize
     calibrate: Calibrate
     evaluate: Evaluate
@@ -182,7 +189,16 @@ class Params(Block):
             _require(name, self.teachers, "run.teachers", "teachers")
         for name in self.run.students:
             _require(name, self.students, "run.students", "students")
-        _require(self.kd.teacher, self.run.teachers, "kd.teacher", "run.teachers")
+        for name in self.kd.teachers:
+            _require(name, self.run.teachers, "kd.teachers", "run.teachers")
+        if len(set(self.kd.teachers)) < len(self.kd.teachers):
+            raise ValueError(f"kd.teachers names one twice: {', '.join(self.kd.teachers)}")
+        mixed = [name for name in self.run.students if self.kd.views and self.students[name].mixup]
+        if mixed:
+            raise ValueError(
+                f"kd.views {self.kd.views} stores answers to single images, but student {mixed[0]} is shown mixed "
+                "ones; set its mixup to 0, or kd.views to 0"
+            )
         _require(self.ship.student, self.run.students, "ship.student", "run.students")
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
@@ -197,6 +213,11 @@ class Params(Block):
         return _pick(self.students, name, "students")
 
     @property
+    def teacher_id(self) -> str:
+        """Id of whom the students learn from: one teacher, or the mean of several."""
+        return f"teacher_{self.kd.teachers[0]}" if len(self.kd.teachers) == 1 else "teacher_ensemble"
+
+    @property
     def shipped(self) -> str:
         """Id of the INT8 model that goes on the phone."""
         return f"int8_{self.ship.student}_s{self.ship.seed}"
@@ -206,10 +227,11 @@ class Params(Block):
         return [f"baseline_{name}" for name in self.run.baselines]
 
     def model_ids(self) -> list[str]:
-        """Every network of this run in the order of the story: teachers, students, controls, INT8."""
+        """Every network of this run in the order of the story: teachers, their mean, students, controls, INT8."""
         pairs = [(name, seed) for name in self.run.students for seed in self.run.seeds]
         students = [f"{kind}_{name}_s{seed}" for kind in ("student", "control", "int8") for name, seed in pairs]
-        return [f"teacher_{name}" for name in self.run.teachers] + students
+        teachers = [f"teacher_{name}" for name in self.run.teachers]
+        return list(dict.fromkeys([*teachers, self.teacher_id])) + students
 
 
 def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:

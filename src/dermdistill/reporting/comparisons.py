@@ -42,12 +42,12 @@ def families(models: list[str]) -> dict[str, list[str]]:
 
 def pairs(settings: Params, models: list[str]) -> list[tuple[str, str]]:
     """Families to compare, "is the first better than the second?"."""
-    teacher, shipped = f"teacher_{settings.kd.teacher}", f"int8_{settings.ship.student}"
+    teacher, shipped = settings.teacher_id, f"int8_{settings.ship.student}"
     found = []
     for name in settings.run.students:
         found += [(f"student_{name}", f"control_{name}"), (f"student_{name}", teacher)]
         found += [(f"int8_{name}", f"student_{name}"), (f"int8_{name}", teacher)]
-    found += [(f"teacher_{name}", teacher) for name in settings.run.teachers if name != settings.kd.teacher]
+    found += [(f"teacher_{name}", teacher) for name in settings.run.teachers if f"teacher_{name}" != teacher]
     others = [name for name in settings.run.students if name != settings.ship.student]
     found += [(shipped, f"int8_{name}") for name in others]
     return found + [(shipped, model) for model in models if model.startswith("baseline_")]

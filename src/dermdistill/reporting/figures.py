@@ -61,7 +61,8 @@ def load(root: str | Path, settings: Params) -> Results:
     )
     compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
     roles = cases.roles(settings)
-    tried = {roles[role]: folder / f"robustness/{roles[role]}.json" for role in ("teacher", "student", "int8")}
+    tried = {roles[role]: folder / f"robustness/{roles[role]}.json" for role in ("student", "int8")}
+    tried = {roles["teacher"]: folder / "robustness/teacher_ensemble.json"} | tried  # be it of one
     robustness = {model: read_json(path) for model, path in tried.items() if path.exists()}
     return Results(settings, val, holdout, calibrate, compare(root, settings), compared, maps, robustness)
 
