@@ -5,21 +5,24 @@ import sys
 from torch import nn
 
 from dermdistill import params
+from dermdistill.data.dataset import load_images
 from dermdistill.errors import run
 from dermdistill.files import read_json
-from dermdistill.learning import ensemble, jobs, losses, soft
+from dermdistill.learning import ensemble, jobs, kd, losses, models, soft
 
 
 def main(name: str, seed: str) -> None:
     settings = params.load()
-    kd, spec = settings.kd, settings.student(name)
-    targets = soft.targets(kd, settings.train.augment) if kd.views else None
-    teacher = nn.Identity() if kd.views else ensemble.load(ensemble.ID, kd.flips)  # a stored answer is its own
+    chosen, spec = settings.kd, settings.student(name)
+    targets = soft.targets(chosen, settings.train.augment) if chosen.views else None
+    teacher = nn.Identity() if chosen.views else ensemble.load(ensemble.ID, chosen.flips)  # a stored answer is its own
 
-    def make_loss(hard: losses.Loss) -> losses.Loss:
-        return losses.distillation(teacher, hard, kd.temperature, kd.alpha)
+    size = load_images().shape[1:3]
 
-    inputs = kd.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
+    def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
+        return kd.make_loss(chosen, teacher, hard, student, size)
+
+    inputs = chosen.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
     model_id = f"student_{name}_s{seed}"
     jobs.train(model_id, "models/students", spec, settings.train, int(seed), make_loss, *inputs, targets=targets)
 

@@ -97,12 +97,45 @@ class Teacher(Model):
     seed: Seed
 
 
+class Plain(Block):
+    pass
+
+
+class Weighted(Block):
+    beta: NotNegative
+
+
+class Methods(Block):
+    kd: Plain
+    ls: Plain
+    dkd: Weighted
+    dist: Weighted
+    at: Weighted
+    feature: Weighted
+
+
 class KD(Block):
     teachers: Annotated[list[Name], Field(min_length=1)]
     views: Annotated[int, Field(ge=0)]
     flips: bool
+    method: Literal["kd", "ls", "dkd", "dist", "at", "feature"]
     temperature: Positive
     alpha: Share
+    methods: Methods
+
+    @property
+    def beta(self) -> float:
+        """The chosen method's weight of its second part; 0 for methods that have none."""
+        return getattr(getattr(self.methods, self.method), "beta", 0.0)
+
+    @model_validator(mode="after")
+    def features_are_there(self) -> "KD":
+        if self.method in ("at", "feature") and (self.views or self.flips):
+            raise ValueError(
+                f"method {self.method} compares feature maps, so the teachers must see each image as the student does; "
+                "set kd.views to 0 and kd.flips to false"
+            )
+        return self
 
 
 class Predict(Block):
@@ -193,12 +226,16 @@ class Params(Block):
             _require(name, self.run.teachers, "kd.teachers", "run.teachers")
         if len(set(self.kd.teachers)) < len(self.kd.teachers):
             raise ValueError(f"kd.teachers names one twice: {', '.join(self.kd.teachers)}")
-        mixed = [name for name in self.run.students if self.kd.views and self.students[name].mixup]
-        if mixed:
+        mixed = [name for name in self.run.students if self.students[name].mixup]
+        if mixed and self.kd.views:
             raise ValueError(
                 f"kd.views {self.kd.views} stores answers to single images, but student {mixed[0]} is shown mixed "
                 "ones; set its mixup to 0, or kd.views to 0"
             )
+        if mixed and self.kd.method == "dkd":
+            raise ValueError(f"kd.method dkd needs one true class an image; set mixup of student {mixed[0]} to 0")
+        if self.kd.method == "feature" and self.train.layer_decay < 1:
+            raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")

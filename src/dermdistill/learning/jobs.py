@@ -17,8 +17,8 @@ from dermdistill.files import atomic
 from dermdistill.learning import checkpoint, losses, models, training
 from dermdistill.params import Model, Train
 
-# From the plain class-weighted loss to the one that is minimised.
-MakeLoss = Callable[[losses.Loss], losses.Loss]
+# From the plain class-weighted loss to the one that is minimised; the second is the model to train.
+MakeLoss = Callable[[losses.Loss, models.Classifier], losses.Loss]
 
 
 def train(
@@ -54,7 +54,9 @@ def train(
         with tracking.training(
             model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
         ) as log:
-            model, history = training.fit(model, make_loss(hard), job, log)
+            model, history = training.fit(model, make_loss(hard, model), job, log)
+        if hasattr(model, "projections"):  # see ``features``: needed by the loss, not by the model
+            del model.projections
         height, width = images.shape[1:3]
         models.save(
             Path(folder) / model_id, model, card | {"id": model_id, "height": height, "width": width, "key": key}
