@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dermdistill.evaluation import calibration, calibrators, comparison, predictions, slices, uncertainty
+from dermdistill.evaluation import calibration, calibrators, comparison, fidelity, predictions, slices, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.params import Params
 
@@ -75,8 +75,23 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
                 | {"delong": _delong(scores, _one(grouped[a], settings), _one(grouped[b], settings))}
                 for a, b in pairs(settings, models)
             ],
+            "fidelity": fidelities(root, settings),
         }
     )
+
+
+def fidelities(root: str | Path, settings: Params) -> dict[str, Any]:
+    """Model → part → how close it is to the teacher, for students, controls and INT8."""
+    numbers = settings.evaluate.bootstrap, settings.evaluate.seed
+    found: dict[str, Any] = {}
+    small = [model for model in settings.model_ids() if not model.startswith("teacher_")]
+    for part in ("val", "holdout"):
+        folder = Path(root) / f"predictions/{part}"
+        teacher = predictions.read(folder / f"{settings.teacher_id}.csv")
+        for model in small:
+            measured = fidelity.measure(teacher, predictions.read(folder / f"{model}.csv"), *numbers)
+            found.setdefault(model, {})[part] = measured
+    return found
 
 
 def _draw(

@@ -47,7 +47,10 @@ def build(root: str | Path, settings: Params) -> None:
     root = Path(root)
     results = figures.load(root, settings)
     write_json(root / "metrics/summary.json", tables.summary(results.val, results.holdout))
-    write_text(root / FRAGMENT, tables.fragment(settings.shipped, results.val, results.holdout, results.comparisons))
+    write_text(
+        root / FRAGMENT,
+        tables.fragment(settings.shipped, results.val, results.holdout, results.comparisons, results.compared),
+    )
     drawn = figures.figures(root, results)
     for item in drawn:
         plots.save(item.figure, root / f"plots/figures/{item.name}.png")
@@ -138,6 +141,7 @@ def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, A
         "holdout": tables.results_table("Holdout", results.holdout),
         "seeds": protocol_tables.seeds_table(results.compared),
         "pairs": protocol_tables.pairs_table(results.compared),
+        "fidelity": protocol_tables.fidelity_table(results.compared),
         "thresholds": tables.thresholds_table(val, holdout),
         "gap": protocol_tables.gap_table(roles, results.val, results.holdout),
         "decision": protocol_tables.decision_table(holdout),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
+from dermdistill.reporting.comparisons import METRICS, families
 
 SUMMARY = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
 POINT = "operating_points.sensitivity"  # the operating point that ships
@@ -30,19 +31,32 @@ class Comparison(NamedTuple):
 
 
 def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
-    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there."""
+    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there.
+
+    A network trained with several seeds has a row of means besides.
+    """
     parts = {"val": val, "holdout": holdout}
+    several = {name: members for name, members in families(list(val)).items() if len(members) > 1}
     return {
         model: {
-            part: {name: lookup(metrics[model], key) for name, key in SUMMARY.items()}
+            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY.items()}
             for part, metrics in parts.items()
         }
-        for model in val
+        for model, members in ({model: [model] for model in val} | several).items()
     }
 
 
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if len(known) == len(values) else None
+
+
 def fragment(
-    shipped: str, val: Mapping[str, Metrics], holdout: Mapping[str, Metrics], comparisons: Sequence[Comparison]
+    shipped: str,
+    val: Mapping[str, Metrics],
+    holdout: Mapping[str, Metrics],
+    comparisons: Sequence[Comparison],
+    compared: Metrics,
 ) -> str:
     """The README's table: one row per model, the shipped one in bold, then what the differences mean."""
     head = [
@@ -67,7 +81,24 @@ def fragment(
         "Sensitivity / specificity: at the threshold chosen on val. **Bold**: the file that ships."
     )
     sentences = [f"- {verdict(item, '`')}" for item in comparisons]
-    return "\n".join([*lines, "", note, "", *sentences]).rstrip() + "\n"
+    return "\n".join([*lines, "", note, "", *_markdown_seeds(compared), *sentences]).rstrip() + "\n"
+
+
+def _markdown_seeds(compared: Metrics) -> list[str]:
+    """Mean ± standard deviation over seeds, with the interval over lesions and seeds; nothing with one seed."""
+    several = {name: row for name, row in compared["families"].items() if row["melanoma.roc_auc"]["seeds"] > 1}
+    if not several:
+        return []
+    lines = ["| mean over seeds, holdout | seeds | " + " | ".join(f"{name} [95 %]" for name in METRICS.values()) + " |"]
+    lines.append("|---|---|" + "---|" * len(METRICS))
+    for name, row in several.items():
+        figures = [f"{number(row[k]['mean'])} ± {number(row[k]['sd'])} [{_bounds(row[k])}]" for k in METRICS]
+        lines.append(f"| `{name}` | {row['melanoma.roc_auc']['seeds']} | " + " | ".join(figures) + " |")
+    return [*lines, "", "Mean ± standard deviation over seeds; these intervals resample lesions and seeds.", ""]
+
+
+def _bounds(row: Metrics) -> str:
+    return bounds((row["low"], row["high"])).replace(" to ", ", ") or "–"
 
 
 def _markdown_row(val: Metrics, holdout: Metrics) -> list[str]:

@@ -151,7 +151,8 @@ def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]
     try:
         name = "metrics/summary.json"
         found += differences(name, read_json(root / name), tables.summary(val, holdout), ROUNDING)
-        text = tables.fragment(settings.shipped, val, holdout, figures.compare(root, settings))
+        compared = read_json(root / "metrics/compare/models.json")
+        text = tables.fragment(settings.shipped, val, holdout, figures.compare(root, settings), compared)
         fragment = _read_text(root / report.FRAGMENT)
         found += _text_differences(report.FRAGMENT, fragment, text)
         _, block, _ = report.split_at_markers(root / "README.md")
