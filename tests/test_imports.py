@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "presets": {"errors"},
     "demo": LEAVES | {"data", "presets"},
     "external": LEAVES | {"data", "deployment", "evaluation"},
-    "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external"},
+    "ablation": LEAVES | {"presets", "reporting"},
+    "summary": LEAVES | {"ablation"},
+    "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external", "summary"},
 }
 # Single modules that are held to more than their room.
 NARROWER = {

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Method = Literal["kd", "ls", "dkd", "dist", "at", "feature"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -118,7 +119,7 @@ class KD(Block):
     teachers: Annotated[list[Name], Field(min_length=1)]
     views: Annotated[int, Field(ge=0)]
     flips: bool
-    method: Literal["kd", "ls", "dkd", "dist", "at", "feature"]
+    method: Method
     temperature: Positive
     alpha: Share
     methods: Methods
@@ -136,6 +137,14 @@ class KD(Block):
                 "set kd.views to 0 and kd.flips to false"
             )
         return self
+
+
+class Ablation(Block):
+    student: Name
+    seed: Seed
+    temperatures: list[Positive]
+    alphas: list[Share]
+    methods: list[Method]
 
 
 class Predict(Block):
@@ -206,6 +215,7 @@ class Params(Block):
     teachers: dict[Name, Teacher]
     students: dict[Name, Model]
     kd: KD
+    ablation: Ablation
     predict: Predict
     quantize: Quantize
     calibrate: Calibrate
@@ -237,6 +247,9 @@ class Params(Block):
         if self.kd.method == "feature" and self.train.layer_decay < 1:
             raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")
+        _require(self.ablation.student, self.run.students, "ablation.student", "run.students")
+        if self.ablation.seed not in self.run.seeds:
+            raise ValueError(f"ablation.seed {self.ablation.seed} is not one of run.seeds {self.run.seeds}")
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
         return self
@@ -295,11 +308,16 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(f"{path} does not exist; run from the top folder of the repository") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return check(content, path)
+
+
+def check(content: Any, name: str | Path) -> Params:
+    """What a parsed file holds; ``name`` is what an error calls it, errors as in :func:`load`."""
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(_sentence(item, content) for item in error.errors())
-        raise UserError(f"{path}: {problems}") from None
+        raise UserError(f"{name}: {problems}") from None
 
 
 def _sentence(item: object, content: object) -> str:
