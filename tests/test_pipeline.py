@@ -22,7 +22,9 @@ from dermdistill.reporting import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-PASSIVE = {SRC / "dermdistill" / name for name in ("params.py", "tracking.py", "errors.py")}  # see dvc.yaml
+PASSIVE = {
+    SRC / "dermdistill" / name for name in ("params.py", "blocks.py", "tracking.py", "errors.py")
+}  # see dvc.yaml
 STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 

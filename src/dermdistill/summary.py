@@ -32,7 +32,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
     root = Path(root)
     content = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     lock = root / "dvc.lock"
-    ran = yaml.load(lock.read_text(encoding="utf-8"), Loader)["stages"] if lock.exists() else {}
+    ran = Loader(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
     found = []
     for model in settings.model_ids() + settings.baseline_ids():
         last, made = _stages(model)

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dermdistill.blocks import KD
 from dermdistill.errors import UserError
 from dermdistill.learning import features
 from dermdistill.learning.losses import Loss
 from dermdistill.learning.models import Classifier
-from dermdistill.params import KD
 
 Soft = Callable[[Tensor, Tensor, Tensor], Tensor]  # student logits, teacher logits, labels → the soft term
 EPSILON = 1e-8

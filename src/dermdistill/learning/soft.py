@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dermdistill.blocks import KD
 from dermdistill.classes import CLASSES
 from dermdistill.data.dataset import Split, load_images, load_split
 from dermdistill.errors import UserError
 from dermdistill.files import atomic, read_json, sha256, write_json
 from dermdistill.learning import checkpoint, ensemble, training
 from dermdistill.learning.augment import augment, to_float
-from dermdistill.params import KD, Augment
+from dermdistill.params import Augment
 
 TEACHERS, ANSWERS = Path("models/teachers"), Path("data/soft")
 

@@ -8,6 +8,8 @@ lead counts only where the paired interval says so, and the holdout has the last
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dermdistill.evaluation import comparison, fidelity, predictions, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import read_json, write_json, write_text
@@ -53,12 +55,7 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
 
     def row(name: str) -> dict[str, Any]:
         figures = {
-            metric: {"value": value}
-            | dict(
-                zip(
-                    ("low", "high"), uncertainty.percentiles(drawn[name].resampled[metric]) or (None, None), strict=True
-                )
-            )
+            metric: {"value": value} | _interval(drawn[name].resampled[metric])
             for metric, value in drawn[name].value.items()
         }
         gaps = {
@@ -73,6 +70,11 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = rounded({"best": best, "cells": names, "rows": [row(name) for name in order]})
     return found
+
+
+def _interval(resampled: np.ndarray) -> dict[str, float | None]:
+    low, high = uncertainty.percentiles(resampled) or (None, None)
+    return {"low": low, "high": high}
 
 
 def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
