@@ -55,7 +55,7 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
 
     def row(name: str) -> dict[str, Any]:
         figures = {
-            metric: {"value": value} | _interval(drawn[name].resampled[metric])
+            metric: {"value": value, **_interval(drawn[name].resampled[metric])}
             for metric, value in drawn[name].value.items()
         }
         gaps = {
