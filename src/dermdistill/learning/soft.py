@@ -39,9 +39,10 @@ def soften(name: str, kd: KD, settings: Augment) -> None:
         facts = about(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name)}
         teacher = ensemble.load(f"teacher_{name}", kd.flips)
         done = checkpoint.FOLDER / f"soften_{name}-{checkpoint.key(name, facts)}"
-        views = [
-            _view(teacher, images, train.rows, settings, view, done, f"{name} {kd.views}") for view in range(kd.views)
-        ]
+        views = []
+        for view in range(kd.views):
+            print(f"{name}: view {view + 1} of {kd.views}", flush=True)
+            views.append(_view(teacher, images, train.rows, settings, view, done / f"{view}.npy"))
         logits = np.stack(views) if views else np.zeros((0, len(train.rows), len(CLASSES)), np.float32)
         _save(ANSWERS / name / "logits.npy", logits)
         write_json(ANSWERS / name / "about.json", facts | {"views": kd.views})
@@ -49,14 +50,11 @@ def soften(name: str, kd: KD, settings: Augment) -> None:
 
 
 def _view(
-    teacher: nn.Module, images: np.ndarray, rows: np.ndarray, settings: Augment, view: int, done: Path, title: str
+    teacher: nn.Module, images: np.ndarray, rows: np.ndarray, settings: Augment, view: int, path: Path
 ) -> np.ndarray:
     """(n, 7) logits for one view of each image; read if an earlier process came that far."""
-    path = done / f"{view}.npy"
     if not path.exists():
-        starts = tqdm(
-            range(0, len(rows), 64), f"{title.replace(' ', f' view {view + 1}/')}", unit="batch", mininterval=1
-        )
+        starts = tqdm(range(0, len(rows), 64), unit="batch", mininterval=1)
         with torch.inference_mode():
             batches = (rows[start : start + 64] for start in starts)
             found = [teacher(augment(to_float(images[b]), b, settings, training.STORED, view)) for b in batches]
