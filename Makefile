@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types unit data repro verify readme exp ui clean
+.PHONY: help env demo test lint types unit data repro verify readme ablation summary exp ui clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 
 readme: env  ## put the report's tables into README and model card
 	python -m dermdistill.reporting.fragments
+
+ablation: env  ## distil one student in every way params.yaml lists, JOBS=1 at a time; goes on where it stopped
+	python -m dermdistill.ablation $(or $(JOBS),1)
+
+summary: env  ## what is complete, what is missing and its command, best so far on val (seconds)
+	dermdistill summary
 
 exp: env  ## a preset as an experiment in a copy: PRESET=demo ARGS="-S kd.alpha=0.9", ARGS=--queue to put it in line
 	python -m dermdistill.presets $(or $(PRESET),laptop) $(ARGS)

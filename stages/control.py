@@ -10,7 +10,7 @@ from dermdistill.learning import jobs
 def main(name: str, seed: str) -> None:
     settings = params.load()
     spec = settings.student(name)
-    jobs.train(f"control_{name}_s{seed}", "models/students", spec, settings.train, int(seed), lambda hard: hard)
+    jobs.train(f"control_{name}_s{seed}", "models/students", spec, settings.train, int(seed), lambda hard, _: hard)
 
 
 if __name__ == "__main__":

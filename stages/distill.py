@@ -1,32 +1,30 @@
-"""Train one student from its teacher: python -m stages.distill NAME SEED."""
+"""Train one student from its teachers: python -m stages.distill NAME SEED."""
 
 import sys
 
-import torch
+from torch import nn
 
 from dermdistill import params
+from dermdistill.data.dataset import load_images
 from dermdistill.errors import run
-from dermdistill.learning import jobs, losses, models
+from dermdistill.files import read_json
+from dermdistill.learning import ensemble, jobs, kd, losses, models, soft
 
 
 def main(name: str, seed: str) -> None:
     settings = params.load()
-    kd, folder = settings.kd, f"models/teachers/teacher_{settings.kd.teacher}"
-    teacher = models.load(folder)[0].to(memory_format=torch.channels_last)
+    chosen, spec = settings.kd, settings.student(name)
+    targets = soft.targets(chosen, settings.train.augment) if chosen.views else None
+    teacher = nn.Identity() if chosen.views else ensemble.load(ensemble.ID, chosen.flips)  # a stored answer is its own
 
-    def make_loss(hard: losses.Loss) -> losses.Loss:
-        return losses.distillation(teacher, hard, kd.temperature, kd.alpha)
+    size = load_images().shape[1:3]
 
-    inputs = (kd.model_dump_json(), jobs.teacher_key(folder))
-    jobs.train(
-        f"student_{name}_s{seed}",
-        "models/students",
-        settings.student(name),
-        settings.train,
-        int(seed),
-        make_loss,
-        *inputs,
-    )
+    def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
+        return kd.make_loss(chosen, teacher, hard, student, size)
+
+    inputs = chosen.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
+    model_id = f"student_{name}_s{seed}"
+    jobs.train(model_id, "models/students", spec, settings.train, int(seed), make_loss, *inputs, targets=targets)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
     training.deterministic(0)
     settings = params.load()
     chosen, names = settings.explain, cases.roles(settings)
-    teacher = models.load(f"models/teachers/{names['teacher']}")[0]
+    teacher = models.load(f"models/teachers/teacher_{settings.kd.teachers[0]}")[0]  # gradients need one network
     student = models.load(f"models/students/{names['student']}")[0]
     images, train, holdout = load_images(), load_split("train"), load_split("holdout")
     rows = dict(zip(holdout.image_id + train.image_id, np.concatenate([holdout.rows, train.rows]), strict=True))

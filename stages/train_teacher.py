@@ -10,7 +10,7 @@ from dermdistill.learning import jobs
 def main(name: str) -> None:
     settings = params.load()
     spec = settings.teacher(name)
-    jobs.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard: hard)
+    jobs.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard, _: hard)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def shrunk_params() -> dict[str, Any]:
     params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "seed": 0}}
     cut = {"stages": 1, "blocks": 0, "head": 8}
     params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0}}
-    params["kd"]["teacher"], params["ship"]["student"] = "small", "smaller"
+    params["kd"]["teachers"], params["ship"]["student"] = ["small"], "smaller"
+    params["ablation"]["student"] = "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12
     params["baselines"] |= {"features": "quick", "forest_trees": 10, "boosting_rounds": 3}

@@ -11,12 +11,13 @@ from ruamel.yaml import YAML
 
 PACKAGE = REPOSITORY / "src/dermdistill"
 # Each room may import itself and the rooms named; modules directly in the package are rooms of their own.
-LEAVES = {"classes", "errors", "files", "params"}
+LEAVES = {"blocks", "classes", "errors", "files", "params"}
 MAY_IMPORT = {
     "classes": set(),
     "errors": set(),
     "files": {"errors"},
-    "params": {"errors"},
+    "blocks": set(),
+    "params": {"blocks", "errors"},
     "tracking": set(),
     "data": LEAVES,
     "evaluation": {"classes", "errors", "files"},
@@ -26,7 +27,9 @@ MAY_IMPORT = {
     "presets": {"errors"},
     "demo": LEAVES | {"data", "presets"},
     "external": LEAVES | {"data", "deployment", "evaluation"},
-    "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external"},
+    "ablation": LEAVES | {"presets", "reporting"},
+    "summary": LEAVES | {"ablation"},
+    "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external", "summary"},
 }
 # Single modules that are held to more than their room.
 NARROWER = {

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dermdistill.learning.losses import class_weights, cross_entropy, distillation, kd_loss
+from dermdistill.learning import kd
+from dermdistill.learning.kd import classic as kd_loss
+from dermdistill.learning.losses import Loss, class_weights, cross_entropy
 
 IMAGES = torch.zeros(4, 3, 2, 2)
 ONES = torch.ones(7)
@@ -26,6 +28,10 @@ class Affine(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.norm(images).flatten(1))
         return logits
+
+
+def distillation(teacher: nn.Module, hard: Loss, temperature: float, alpha: float) -> Loss:
+    return kd.distillation(teacher, hard, kd.soft_loss("kd", temperature, 0.0), alpha)
 
 
 def random_logits(seed: int, n: int = 4) -> Tensor:

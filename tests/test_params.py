@@ -122,7 +122,7 @@ def test_a_value_of_the_wrong_type_or_range_is_named_with_what_was_given(
     [
         ("run.teachers", ["big"], "run.teachers names 'big', which is not in teachers (small)"),
         ("run.students", ["huge"], "run.students names 'huge', which is not in students (smaller)"),
-        ("kd.teacher", "big", "kd.teacher names 'big', which is not in run.teachers (small)"),
+        ("kd.teachers", ["small", "big"], "kd.teachers names 'big', which is not in run.teachers (small)"),
         ("ship.student", "huge", "ship.student names 'huge', which is not in run.students (smaller)"),
         ("ship.seed", 3, "ship.seed 3 is not one of run.seeds [0]"),
     ],
@@ -133,7 +133,7 @@ def test_a_name_that_points_nowhere_is_refused(folder: Path, name: str, value: o
 
 def test_a_described_teacher_outside_the_run_cannot_teach(folder: Path) -> None:
     change_params(folder, {"teachers.idle": shrunk_params()["teachers"]["small"]})
-    assert "which is not in run.teachers" in sentence(folder, {"kd.teacher": "idle"})
+    assert "which is not in run.teachers" in sentence(folder, {"kd.teachers": ["idle"]})
 
 
 def test_val_and_holdout_must_leave_something_to_train_on(folder: Path) -> None:

@@ -22,7 +22,9 @@ from dermdistill.reporting import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-PASSIVE = {SRC / "dermdistill" / name for name in ("params.py", "tracking.py", "errors.py")}  # see dvc.yaml
+PASSIVE = {
+    SRC / "dermdistill" / name for name in ("params.py", "blocks.py", "tracking.py", "errors.py")
+}  # see dvc.yaml
 STAGES: dict[str, dict] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -91,9 +93,10 @@ def test_nothing_that_trains_calibrates_or_chooses_sees_holdout_results() -> Non
     assert any("predictions/holdout" in path for path in reach["report"])  # the walk does find what is there
 
 
-CHOOSING = {"train", "distill", "control", "quantize", "baseline", "calibrate", "calibrate_baseline", "ship"}
+CHOOSING = {"train", "soften", "ensemble", "distill", "control", "quantize", "baseline", "ship"}
+CHOOSING |= {"calibrate", "calibrate_baseline", "calibrate_ensemble"}
 # Their predictions on val come from a stage that also writes those on the holdout, hence needs its list of images.
-PREDICTED_FROM = {"baseline", "calibrate", "calibrate_baseline", "calibrate_teacher", "ship"}
+PREDICTED_FROM = {"baseline", "calibrate", "calibrate_baseline", "calibrate_ensemble", "calibrate_teacher", "ship"}
 
 
 def test_committed_splits_share_no_lesion_and_no_image() -> None:

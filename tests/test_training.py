@@ -20,8 +20,8 @@ from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.errors import UserError, run
-from dermdistill.learning import checkpoint, jobs, losses, models, training
-from stages import control, distill, train_teacher
+from dermdistill.learning import checkpoint, losses, models, training
+from stages import control, distill, ensemble, soften, train_teacher
 
 # The few images of a small val lack some diagnoses.
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -42,6 +42,8 @@ def teacher() -> bytes:
 
 
 def student() -> bytes:
+    soften.main("small")
+    ensemble.main()
     distill.main("smaller", "0")
     return weights(STUDENT)
 
@@ -544,7 +546,9 @@ def test_predictions_do_not_depend_on_the_batch_size(project: Path) -> None:
 
 def test_a_student_names_its_teacher_in_its_key(project: Path) -> None:
     teacher()
-    before = jobs.teacher_key(TEACHER)
+    student()
+    before = models.read_card(STUDENT)["key"]
     change_params(project, {"teachers.small.lr": 1e-3})
     teacher()
-    assert jobs.teacher_key(TEACHER) != before
+    student()
+    assert models.read_card(STUDENT)["key"] != before

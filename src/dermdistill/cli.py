@@ -78,6 +78,13 @@ def data(given: argparse.Namespace) -> None:
         fetch.download("data/raw")
 
 
+def summary(given: argparse.Namespace) -> None:
+    """Print which models are complete, what makes the missing ones, and the best so far on val."""
+    from dermdistill.summary import lines
+
+    print("\n".join(lines()))
+
+
 def shipped() -> Path:
     """The shipped model: below the working folder, else in the repository this module lies in."""
     return SHIPPED if SHIPPED.exists() else Path(__file__).resolve().parents[2] / SHIPPED
@@ -134,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--width", type=int, default=200)
     command = add(data)
     command.add_argument("source", nargs="?", type=Path, help="folder with a local copy; default: download")
+    add(summary)
     return parser
 
 

@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from dermdistill.blocks import KD, Ablation, Block, Count, Inside, Name, NotNegative, Positive, Seed, Share
 from dermdistill.errors import UserError
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Inside = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-
-
-class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Run(Block):
@@ -97,10 +86,8 @@ class Teacher(Model):
     seed: Seed
 
 
-class KD(Block):
-    teacher: Name
-    temperature: Positive
-    alpha: Share
+class Predict(Block):
+    flips: bool
 
 
 class Quantize(Block):
@@ -173,6 +160,8 @@ class Params(Block):
     teachers: dict[Name, Teacher]
     students: dict[Name, Model]
     kd: KD
+    ablation: Ablation
+    predict: Predict
     quantize: Quantize
     calibrate: Calibrate
     evaluate: Evaluate
@@ -189,8 +178,24 @@ class Params(Block):
             _require(name, self.teachers, "run.teachers", "teachers")
         for name in self.run.students:
             _require(name, self.students, "run.students", "students")
-        _require(self.kd.teacher, self.run.teachers, "kd.teacher", "run.teachers")
+        for name in self.kd.teachers:
+            _require(name, self.run.teachers, "kd.teachers", "run.teachers")
+        if len(set(self.kd.teachers)) < len(self.kd.teachers):
+            raise ValueError(f"kd.teachers names one twice: {', '.join(self.kd.teachers)}")
+        mixed = [name for name in self.run.students if self.students[name].mixup]
+        if mixed and self.kd.views:
+            raise ValueError(
+                f"kd.views {self.kd.views} stores answers to single images, but student {mixed[0]} is shown mixed "
+                "ones; set its mixup to 0, or kd.views to 0"
+            )
+        if mixed and self.kd.method == "dkd":
+            raise ValueError(f"kd.method dkd needs one true class an image; set mixup of student {mixed[0]} to 0")
+        if self.kd.method == "feature" and self.train.layer_decay < 1:
+            raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")
+        _require(self.ablation.student, self.run.students, "ablation.student", "run.students")
+        if self.ablation.seed not in self.run.seeds:
+            raise ValueError(f"ablation.seed {self.ablation.seed} is not one of run.seeds {self.run.seeds}")
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
         return self
@@ -204,23 +209,29 @@ class Params(Block):
         return _pick(self.students, name, "students")
 
     @property
+    def teacher_id(self) -> str:
+        """Id of whom the students learn from: one teacher, or the mean of several."""
+        return f"teacher_{self.kd.teachers[0]}" if len(self.kd.teachers) == 1 else "teacher_ensemble"
+
+    @property
     def shipped(self) -> str:
         """Id of the INT8 model that goes on the phone."""
         return f"int8_{self.ship.student}_s{self.ship.seed}"
 
     def corrupted_ids(self) -> list[str]:
-        """The networks that are tried on corrupted images: teacher, student and the file that ships."""
-        return [f"teacher_{self.kd.teacher}", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
+        """The networks that are tried on corrupted images: the teacher, be it of one, student and the file that ships."""
+        return ["teacher_ensemble", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
 
     def baseline_ids(self) -> list[str]:
         """The classical models that stand beside the networks."""
         return [f"baseline_{name}" for name in self.run.baselines]
 
     def model_ids(self) -> list[str]:
-        """Every network of this run in the order of the story: teachers, students, controls, INT8."""
+        """Every network of this run in the order of the story: teachers, their mean, students, controls, INT8."""
         pairs = [(name, seed) for name in self.run.students for seed in self.run.seeds]
         students = [f"{kind}_{name}_s{seed}" for kind in ("student", "control", "int8") for name, seed in pairs]
-        return [f"teacher_{name}" for name in self.run.teachers] + students
+        teachers = [f"teacher_{name}" for name in self.run.teachers]
+        return list(dict.fromkeys([*teachers, self.teacher_id])) + students
 
 
 def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:
@@ -247,11 +258,16 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(f"{path} does not exist; run from the top folder of the repository") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return check(content, path)
+
+
+def check(content: Any, name: str | Path) -> Params:
+    """What a parsed file holds; ``name`` is what an error calls it, errors as in :func:`load`."""
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(_sentence(item, content) for item in error.errors())
-        raise UserError(f"{path}: {problems}") from None
+        raise UserError(f"{name}: {problems}") from None
 
 
 def _sentence(item: object, content: object) -> str:

@@ -4,11 +4,11 @@
 the same student with the same budget and seed.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from dermdistill import tracking
 from dermdistill.classes import CLASSES
@@ -17,12 +17,19 @@ from dermdistill.files import atomic
 from dermdistill.learning import checkpoint, losses, models, training
 from dermdistill.params import Model, Train
 
-# From the plain class-weighted loss to the one that is minimised.
-MakeLoss = Callable[[losses.Loss], losses.Loss]
+# From the plain class-weighted loss to the one that is minimised; the second is the model to train.
+MakeLoss = Callable[[losses.Loss, models.Classifier], losses.Loss]
 
 
 def train(
-    model_id: str, folder: str | Path, spec: Model, settings: Train, seed: int, make_loss: MakeLoss, *inputs: str
+    model_id: str,
+    folder: str | Path,
+    spec: Model,
+    settings: Train,
+    seed: int,
+    make_loss: MakeLoss,
+    *inputs: str,
+    targets: Tensor | None = None,
 ) -> None:
     """Train ``spec`` and write ``folder/model_id/`` and ``plots/training/model_id.csv``.
 
@@ -30,7 +37,8 @@ def train(
         model_id: also names checkpoint, history and tracked run.
         seed: of weights, order, views and dropout.
         make_loss: given the class-weighted cross-entropy, the loss to minimise.
-        inputs: whatever else the result depends on (a teacher's hash, KD parameters).
+        inputs: whatever else the result depends on (teachers' hashes, KD parameters).
+        targets: as in ``training.Job``.
     """
     with checkpoint.alone(model_id):
         training.deterministic(seed)
@@ -42,11 +50,13 @@ def train(
         path = checkpoint.path_of(model_id, key)
         weights = losses.class_weights(parts["train"].labels, len(CLASSES), settings.class_weights)
         hard = losses.cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
-        job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path)
+        job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path, targets)
         with tracking.training(
             model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
         ) as log:
-            model, history = training.fit(model, make_loss(hard), job, log)
+            model, history = training.fit(model, make_loss(hard, model), job, log)
+        if hasattr(model, "projections"):  # see ``features``: needed by the loss, not by the model
+            del model.projections
         height, width = images.shape[1:3]
         models.save(
             Path(folder) / model_id, model, card | {"id": model_id, "height": height, "width": width, "key": key}
@@ -58,8 +68,3 @@ def train(
 def _write_history(path: Path, history: training.History) -> None:
     with atomic(path) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g")
-
-
-def teacher_key(folder: str | Path) -> str:
-    """What a student's result depends on beside its own parameters: the card of its teacher."""
-    return json.dumps(models.read_card(folder), sort_keys=True)

@@ -1,6 +1,6 @@
-"""What is minimised: cross-entropy for teachers and controls, distillation for students.
+"""What teachers and controls minimise: cross-entropy in several weights; ``kd`` adds what a teacher says.
 
-Both are functions ``(logits, labels, images) → named terms``; the loop minimises ``loss`` and logs
+A loss is a function ``(logits, labels, images) → named terms``; the loop minimises ``loss`` and logs
 the rest, so that one can see which term drove a student.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
@@ -54,32 +54,3 @@ def cross_entropy(weights: Tensor, label_smoothing: float = 0.0, focal_gamma: fl
         return {"loss": each.sum(1).mean()}
 
     return loss
-
-
-def distillation(teacher: nn.Module, hard: Loss, temperature: float, alpha: float) -> Loss:
-    """L = (1 − α) · hard + α · T² · KL(teacher_T ‖ student_T), the KL averaged over images.
-
-    The teacher sees the very images the student sees. α = 1 is the teacher alone.
-    Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
-    """
-    teacher.eval()
-
-    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            target = teacher(images)
-        task = hard(logits, labels, images)["loss"]
-        kd = kd_loss(logits, target, temperature)
-        return {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}
-
-    return loss
-
-
-def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(teacher/T) ‖ softmax(student/T)), mean over images; logits are (n, classes).
-
-    T² keeps the gradient's size when T changes. ``batchmean``, since dividing by the number of
-    elements would shrink α silently as classes are added.
-    """
-    log_p = F.log_softmax(teacher / temperature, dim=1)
-    log_q = F.log_softmax(student / temperature, dim=1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2

@@ -35,6 +35,7 @@ from dermdistill.params import Model, Train
 
 History = list[dict[str, float]]
 Log = Callable[[dict[str, float], int], None]
+STORED = 0  # seed of the stored views, the same for students of any seed
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Job:
     settings: Train
     seed: int
     checkpoint: Path
+    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to K stored views of the training images
+
+    def view(self, epoch: int) -> tuple[int, int]:
+        """(seed, epoch) of the views to show: new ones in every epoch, unless a teacher's answers are stored."""
+        return (self.seed, epoch) if self.targets is None else (STORED, epoch % len(self.targets))
 
 
 def deterministic(seed: int) -> None:
@@ -127,10 +133,11 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked])
-        images = augment(to_float(job.images[rows]), rows, job.settings.augment, job.seed, epoch)
+        images = augment(to_float(job.images[rows]), rows, job.settings.augment, *job.view(epoch))
         if job.model.mixup:
             images, labels = mixup(images, labels, job.model.mixup, (job.seed, epoch, step))
-        terms = loss(model(images), labels, images)
+        asked = images if job.targets is None else job.targets[epoch % len(job.targets)][picked]
+        terms = loss(model(images), labels, asked)
         value = terms["loss"].item()
         if not math.isfinite(value):
             raise UserError(

@@ -66,7 +66,7 @@ def roles(settings: Params) -> dict[str, str]:
     """Ids of the four models the story is about: teacher, student, its control, and the file that ships."""
     suffix = f"{settings.ship.student}_s{settings.ship.seed}"
     return {
-        "teacher": f"teacher_{settings.kd.teacher}",
+        "teacher": settings.teacher_id,
         "student": f"student_{suffix}",
         "control": f"control_{suffix}",
         "int8": settings.shipped,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dermdistill.evaluation import calibration, calibrators, comparison, predictions, slices, uncertainty
+from dermdistill.evaluation import calibration, calibrators, comparison, fidelity, predictions, slices, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.params import Params
 
@@ -42,12 +42,12 @@ def families(models: list[str]) -> dict[str, list[str]]:
 
 def pairs(settings: Params, models: list[str]) -> list[tuple[str, str]]:
     """Families to compare, "is the first better than the second?"."""
-    teacher, shipped = f"teacher_{settings.kd.teacher}", f"int8_{settings.ship.student}"
+    teacher, shipped = settings.teacher_id, f"int8_{settings.ship.student}"
     found = []
     for name in settings.run.students:
         found += [(f"student_{name}", f"control_{name}"), (f"student_{name}", teacher)]
         found += [(f"int8_{name}", f"student_{name}"), (f"int8_{name}", teacher)]
-    found += [(f"teacher_{name}", teacher) for name in settings.run.teachers if name != settings.kd.teacher]
+    found += [(f"teacher_{name}", teacher) for name in settings.run.teachers if f"teacher_{name}" != teacher]
     others = [name for name in settings.run.students if name != settings.ship.student]
     found += [(shipped, f"int8_{name}") for name in others]
     return found + [(shipped, model) for model in models if model.startswith("baseline_")]
@@ -75,8 +75,23 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
                 | {"delong": _delong(scores, _one(grouped[a], settings), _one(grouped[b], settings))}
                 for a, b in pairs(settings, models)
             ],
+            "fidelity": fidelities(root, settings),
         }
     )
+
+
+def fidelities(root: str | Path, settings: Params) -> dict[str, Any]:
+    """Model → part → how close it is to the teacher, for students, controls and INT8."""
+    numbers = settings.evaluate.bootstrap, settings.evaluate.seed
+    found: dict[str, Any] = {}
+    small = [model for model in settings.model_ids() if not model.startswith("teacher_")]
+    for part in ("val", "holdout"):
+        folder = Path(root) / f"predictions/{part}"
+        teacher = predictions.read(folder / f"{settings.teacher_id}.csv")
+        for model in small:
+            measured = fidelity.measure(teacher, predictions.read(folder / f"{model}.csv"), *numbers)
+            found.setdefault(model, {})[part] = measured
+    return found
 
 
 def _draw(

@@ -14,7 +14,8 @@ from pathlib import Path
 from dermdistill.errors import UserError, run
 from dermdistill.files import write_text
 from dermdistill.reporting import cases, protocol_tables, tables
-from dermdistill.reporting.cells import Cell, Metrics, Table, cell, lookup, number
+from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number
+from dermdistill.reporting.comparisons import METRICS
 from dermdistill.reporting.results import Results
 
 FOLDER = "docs/fragments"
@@ -78,7 +79,24 @@ def _results(found: Results) -> str:
         "Sensitivity / specificity: at the threshold chosen on val. **Bold**: the file that ships."
     )
     sentences = [f"- {tables.verdict(item, '`')}" for item in found.comparisons]
-    return "\n".join([*lines, "", note, "", *sentences]).rstrip() + "\n"
+    return "\n".join([*lines, "", note, "", *_seeds(found.compared), *sentences]).rstrip() + "\n"
+
+
+def _seeds(compared: Metrics) -> list[str]:
+    """Mean ± standard deviation over seeds, with the interval over lesions and seeds; nothing with one seed."""
+    several = {name: row for name, row in compared["families"].items() if row["melanoma.roc_auc"]["seeds"] > 1}
+    if not several:
+        return []
+    lines = ["| mean over seeds, holdout | seeds | " + " | ".join(f"{name} [95 %]" for name in METRICS.values()) + " |"]
+    lines.append("|---|---|" + "---|" * len(METRICS))
+    for name, row in several.items():
+        figures = [f"{number(row[k]['mean'])} ± {number(row[k]['sd'])} [{_bounds(row[k])}]" for k in METRICS]
+        lines.append(f"| `{name}` | {row['melanoma.roc_auc']['seeds']} | " + " | ".join(figures) + " |")
+    return [*lines, "", "Mean ± standard deviation over seeds; these intervals resample lesions and seeds.", ""]
+
+
+def _bounds(row: Metrics) -> str:
+    return bounds((row["low"], row["high"])).replace(" to ", ", ") or "–"
 
 
 def _markdown_row(val: Metrics, holdout: Metrics) -> list[str]:

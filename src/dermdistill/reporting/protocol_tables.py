@@ -54,6 +54,23 @@ def _gap(difference: Metrics) -> Cell:
     return Cell(sign + number(difference["difference"]), bounds(pair))
 
 
+def fidelity_table(compared: Metrics) -> Table:
+    """How often each small model says what its teacher says, and how far its probabilities are from the teacher's."""
+    rows = []
+    for model, parts in compared["fidelity"].items():
+        row = [Cell(model)]
+        for part in ("val", "holdout"):
+            bands = parts[part]["intervals"]
+            row += [Cell(number(parts[part][key]), bounds(bands[key])) for key in ("agreement", "kl")]
+        rows.append(row)
+    head = ["model", "same diagnosis, val", "KL, val", "same diagnosis, holdout", "KL, holdout"]
+    caption = (
+        "Fidelity to the teacher: share of images with the same diagnosis, and KL(teacher ‖ model) of the raw "
+        "probabilities in nats. A student that is no closer than its control was not moved by its teacher."
+    )
+    return Table(caption, head, rows)
+
+
 def seeds_table(compared: Metrics) -> Table | None:
     """Mean ± standard deviation over seeds, and the interval over lesions and seeds, when there is more than one."""
     rows = [

@@ -57,12 +57,18 @@ def load(root: str | Path, settings: Params) -> Results:
         for kind in ("val", "holdout", "calibrate")
     )
     compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
-    robustness = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
+    tried = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
+    robustness = dict(zip([settings.teacher_id, *list(tried)[1:]], tried.values(), strict=True))  # an ensemble of one
     return Results(settings, val, holdout, calibrate, compare(root, settings), compared, maps, robustness)
 
 
 def compare(root: str | Path, settings: Params) -> list[Comparison]:
-    """Student against control, student against teacher, INT8 against student: melanoma AUC on the holdout."""
+    """Student against control, student against teacher, INT8 against student: melanoma AUC on the holdout.
+
+    Of the models of the seed that ships, or with several seeds of their means.
+    """
+    if len(settings.run.seeds) > 1:
+        return _over_seeds(read_json(Path(root) / "metrics/compare/models.json"), settings)
     judged = cases.judge(root, cases.roles(settings))
     count, seed = settings.evaluate.bootstrap, settings.evaluate.seed
     found = []
@@ -72,4 +78,16 @@ def compare(root: str | Path, settings: Params) -> list[Comparison]:
         difference = uncertainty.paired_difference(area_b, area_a, a.known.lesion_id, count, seed)  # a minus b
         if difference is not None:  # without any melanoma there is nothing to compare
             found.append(Comparison(a.model, b.model, *difference))
+    return found
+
+
+def _over_seeds(compared: dict[str, Any], settings: Params) -> list[Comparison]:
+    student, control, int8 = (f"{kind}_{settings.ship.student}" for kind in ("student", "control", "int8"))
+    found = []
+    for wanted in ((student, control), (student, settings.teacher_id), (int8, student)):
+        pair = next(pair for pair in compared["pairs"] if (pair["a"], pair["b"]) == wanted)
+        names = [f"{name} ({n} seeds)" if n > 1 else name for name, n in zip(wanted, pair["seeds"], strict=True)]
+        gap = pair["metrics"]["melanoma.roc_auc"]
+        if gap["difference"] is not None:
+            found.append(Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"]))
     return found

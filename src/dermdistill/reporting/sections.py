@@ -37,8 +37,9 @@ def comparisons(at: Page) -> Section:
     )
     verdicts = bullets(tables.verdict(item) for item in at.results.comparisons)
     pairs = table(protocol_tables.pairs_table(at.results.compared))
+    fidelity = table(protocol_tables.fidelity_table(at.results.compared))
     drawn = at.figures("kd_effect", "differences")
-    return Section("comparisons", "What may be said about the differences", [said, verdicts, drawn, pairs])
+    return Section("comparisons", "What may be said about the differences", [said, verdicts, drawn, pairs, fidelity])
 
 
 def discrimination(at: Page) -> Section:

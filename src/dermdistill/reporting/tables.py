@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
+from dermdistill.reporting.comparisons import families
 
 SUMMARY = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
 POINT = "operating_points.sensitivity"  # the operating point that ships
@@ -30,15 +31,24 @@ class Comparison(NamedTuple):
 
 
 def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
-    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there."""
+    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there.
+
+    A network trained with several seeds has a row of means besides.
+    """
     parts = {"val": val, "holdout": holdout}
+    several = {name: members for name, members in families(list(val)).items() if len(members) > 1}
     return {
         model: {
-            part: {name: lookup(metrics[model], key) for name, key in SUMMARY.items()}
+            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY.items()}
             for part, metrics in parts.items()
         }
-        for model in val
+        for model, members in ({model: [model] for model in val} | several).items()
     }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if len(known) == len(values) else None
 
 
 def verdict(item: Comparison, quote: str = "") -> str:

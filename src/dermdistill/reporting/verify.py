@@ -21,7 +21,7 @@ from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
-from dermdistill.reporting import comparisons, fragments, results, tables
+from dermdistill.reporting import ablation, comparisons, fragments, results, tables
 
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
@@ -46,6 +46,10 @@ def verify(root: str | Path) -> list[str]:
             found.append(str(error))
     found += _check_robustness(root, settings)
     found += _check_shipped(root, settings)
+    if cells := ablation.names_ranked(root):
+        ranked = ablation.rank(root, settings, cells)
+        found += differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING)
+        found += _text_differences(ablation.TABLE, _read_text(root / ablation.TABLE), ablation.table(ranked))
     complete = all(len(recomputed[part]) == len(models) for part in PARTS)
     return found + (_check_compared(root, settings) + _check_published(root, settings, recomputed) if complete else [])
 

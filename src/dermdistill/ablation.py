@@ -1,0 +1,165 @@
+"""``make ablation``: temperature × α of classic distillation and the other methods, for one student.
+
+Every cell is an experiment in DVC's queue that ends with the student's predictions. As soon as one is done, those on
+val are copied into ``predictions/ablation/`` with the parameters that gave them, because experiments do not travel with
+a clone. Started again it skips what is done and goes on with the rest; a cell counts as done as long as the parameters
+it depends on are those in params.yaml (code is not compared). Nothing here reads the holdout.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dermdistill import params, presets
+from dermdistill.errors import UserError, run
+from dermdistill.files import read_json, write_json, write_text
+from dermdistill.params import Params
+
+FOLDER = Path("predictions/ablation")
+OPEN = ("Queued", "Running")
+
+
+def cells(settings: Params) -> dict[str, dict[str, Any]]:
+    """Name of each cell → the parameters it changes."""
+    wanted = settings.ablation
+    grid = {
+        f"kd_T{t:g}_a{a:g}": {"kd.method": "kd", "kd.temperature": t, "kd.alpha": a}
+        for t in wanted.temperatures
+        for a in wanted.alphas
+    }
+    in_the_loop = {"kd.views": 0, "kd.flips": False}  # methods of features need the teacher there
+    others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in wanted.methods}
+    return grid | others
+
+
+def facts(settings: Params) -> dict[str, Any]:
+    """All parameters that the ablated student's weights depend on."""
+    kd = settings.kd
+    return {
+        "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta},
+        "student": settings.student(settings.ablation.student).model_dump(),
+        "seed": settings.ablation.seed,
+        "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
+        **settings.model_dump(include={"train", "data", "split"}),
+    }
+
+
+def expected(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a cell: those of params.yaml's ``content`` with its changes."""
+    merged: Any = content
+    for name, value in changes.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        merged = presets.merged(merged, value)
+    return facts(params.check(merged, f"params.yaml with {changes}"))
+
+
+def missing(root: str | Path = ".") -> list[str]:
+    """Cells without predictions for the parameters as they are now, in order."""
+    root = Path(root)
+    content = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    stored = collected(root)
+    wanted = cells(params.check(content, "params.yaml"))
+    return [name for name, changes in wanted.items() if stored.get(name) != expected(content, changes)]
+
+
+def collected(root: str | Path = ".") -> dict[str, Any]:
+    """Name of each cell with predictions → the facts they came from."""
+    path = Path(root) / FOLDER / "cells.json"
+    stored: dict[str, Any] = read_json(path) if path.exists() else {}
+    return {name: known for name, known in stored.items() if path.with_name(f"{name}.csv").exists()}
+
+
+# The queue ----------------------------------------------------------------------------------------
+
+
+def main(jobs: str = "1", seconds: str = "20") -> None:
+    """Run what is missing, ``jobs`` cells at a time, and rank what there is."""
+    settings = params.load()
+    wanted, content = cells(settings), yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for changes in wanted.values():
+        expected(content, changes)  # a cell that params refuse is a sentence now, not after a night
+    collect(settings, content)
+    if missing():
+        enqueue(settings, wanted)
+        _call("dvc", "queue", "start", "--jobs", jobs)
+    while missing() and any(_states().get(_experiment(settings, name)) in OPEN for name in missing()):
+        time.sleep(float(seconds))
+        collect(settings, content)
+    collect(settings, content)
+    rank(settings)
+    if left := missing():
+        names = ", ".join(_experiment(settings, name) for name in left)
+        raise UserError(f"{len(left)} cells did not finish; `dvc queue logs NAME` says why, then run again ({names})")
+
+
+def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
+    """Put every missing cell that is not waiting or running in line; results of other parameters make room."""
+    states, ablation = _states(), settings.ablation
+    target = f"predict_student@student-{ablation.student}-{ablation.seed}"
+    for cell in missing():
+        name = _experiment(settings, cell)
+        if states.get(name) in OPEN:
+            continue
+        if name in states:
+            _call("dvc", "queue", "remove", name)
+        if any(_references(name)):
+            _call("dvc", "exp", "remove", name)
+        _call("dvc", "exp", "run", "--queue", "--name", name, *presets.flags(wanted[cell]), target)
+
+
+def collect(settings: Params, content: dict[str, Any]) -> None:
+    """Copy val predictions of experiments that are done, if their parameters are those a cell has now."""
+    wanted, stored = cells(settings), collected()
+    source = f"predictions/val/student_{settings.ablation.student}_s{settings.ablation.seed}.csv"
+    for cell in missing():
+        for reference in _references(_experiment(settings, cell)):
+            there = params.check(yaml.safe_load(_call("git", "show", f"{reference}:params.yaml")), reference)
+            if facts(there) == expected(content, wanted[cell]):
+                write_text(FOLDER / f"{cell}.csv", _call("git", "show", f"{reference}:{source}"))
+                stored[cell] = facts(there)
+                write_json(FOLDER / "cells.json", {name: stored[name] for name in wanted if name in stored})
+                print(f"{cell}: collected into {FOLDER}", flush=True)
+
+
+def rank(settings: Params) -> None:
+    """Write table and figure of the cells there are."""
+    from dermdistill.reporting import ablation  # heavy: matplotlib
+
+    done = [name for name in cells(settings) if name not in missing()]
+    if done:
+        ablation.build(".", settings, done)
+        print(Path(ablation.TABLE).read_text(encoding="utf-8"))
+
+
+def _experiment(settings: Params, cell: str) -> str:
+    return f"ablation_{settings.ablation.student}_{cell}"
+
+
+def _references(name: str) -> Iterator[str]:
+    listed = _call("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    return (reference for reference in listed if reference.rsplit("/", 1)[-1] == name)
+
+
+def _states() -> dict[str, str]:
+    """Experiment → what ``dvc queue status`` calls its state."""
+    rows = [re.split(r"\s{2,}", line.strip()) for line in _call("dvc", "queue", "status").splitlines()]
+    return {row[1]: row[-1] for row in rows if len(row) >= 4 and row[0] != "Task"}
+
+
+def _call(*command: str) -> str:
+    program = [sys.executable, "-m", "dvc", *command[1:]] if command[0] == "dvc" else list(command)
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])

@@ -1,0 +1,16 @@
+"""ensemble: gather the teachers of kd.teachers and their mean answers, all that a student learns from."""
+
+import sys
+
+from dermdistill import params
+from dermdistill.errors import run
+from dermdistill.learning import soft
+
+
+def main() -> None:
+    kd = params.load().kd
+    soft.gather(kd.teachers, kd.views)
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])

@@ -1,0 +1,193 @@
+"""The ablation: its cells, what counts as done, the ranking; the summary; and two cells through DVC's queue."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY, change_params, environment, git, write_params
+from test_experiments import cloned
+from test_report import pristine  # noqa: F401
+from test_report import project as reported  # noqa: F401
+
+from dermdistill import ablation, params, summary
+from dermdistill.errors import UserError
+from dermdistill.evaluation import uncertainty
+from dermdistill.files import read_json, write_json
+from dermdistill.reporting import ablation as ranking
+from dermdistill.reporting import verify
+
+COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+
+
+def test_cells_are_the_grid_and_the_other_methods() -> None:
+    found = ablation.cells(params.check(COMMITTED, "params.yaml"))
+    grid = COMMITTED["ablation"]
+    assert len(found) == len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
+    assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9}
+    assert found["dist"] == {"kd.method": "dist"} and found["at"]["kd.views"] == 0
+
+
+def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
+    stored = COMMITTED | {"kd": COMMITTED["kd"] | {"views": 3}}  # answers stored for all but methods of features
+    for content in (COMMITTED, stored):
+        cells = ablation.cells(params.check(content, "params.yaml"))
+        found = [json.dumps(ablation.expected(content, changes)) for changes in cells.values()]
+        assert len(set(found)) == len(found)
+
+
+def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -> None:
+    write_params(tmp_path, COMMITTED)
+    every = ablation.missing(tmp_path)
+    cells = ablation.cells(params.check(COMMITTED, "params.yaml"))
+    assert every == list(cells)
+    folder = tmp_path / ablation.FOLDER
+    folder.mkdir(parents=True)
+    for name in ("kd_T1_a0.5", "dist"):
+        (folder / f"{name}.csv").write_text("some predictions")
+    done = {name: ablation.expected(COMMITTED, cells[name]) for name in ("kd_T1_a0.5", "dist", "dkd")}  # dkd: no file
+    write_json(folder / "cells.json", done)
+    assert set(every) - set(ablation.missing(tmp_path)) == {"kd_T1_a0.5", "dist"}
+    for changes, left in (
+        ({"kd.methods.dist.beta": 2.0}, {"kd_T1_a0.5"}),
+        ({"kd.alpha": 0.3}, {"kd_T1_a0.5"}),  # the grid's cells have their own
+        ({"evaluate.bins": 5, "quantize.seed": 3}, {"kd_T1_a0.5", "dist"}),
+        ({"students.tiny.lr": 0.5}, set()),
+        ({"teachers.lite0.epochs": 1}, set()),
+        ({"train.ema": 0.5}, set()),
+    ):
+        write_params(tmp_path, COMMITTED)
+        change_params(tmp_path, changes)
+        assert set(every) - set(ablation.missing(tmp_path)) == left, changes
+
+
+def cell(root: Path, name: str, quality: float) -> None:
+    """Predictions on val that are right more often the higher the quality."""
+    table = pd.read_csv(root / "predictions/val/control_tiny_s0.csv")
+    columns = [column for column in table if column.startswith("p_")]
+    random = np.random.default_rng(len(name))
+    truth = np.stack([table["dx"] == column[2:] for column in columns], axis=1)
+    scores = np.exp(quality * truth + random.normal(size=truth.shape))
+    table[columns] = scores / scores.sum(axis=1, keepdims=True)
+    (root / ablation.FOLDER).mkdir(parents=True, exist_ok=True)
+    table.to_csv(root / ablation.FOLDER / f"{name}.csv", index=False)
+
+
+def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None:  # noqa: F811
+    settings = params.load(reported / "params.yaml")
+    cell(reported, "kd_T1_a0.5", 3.0)
+    cell(reported, "dist", 0.5)
+    ranking.build(reported, settings, ["dist", "kd_T1_a0.5"])
+    found = read_json(reported / ranking.METRICS)
+    names = [row["name"] for row in found["rows"]]
+    assert found["best"] == "kd_T1_a0.5" and names.index("kd_T1_a0.5") < names.index("dist")
+    assert set(names) == {"kd_T1_a0.5", "dist", "control_tiny_s0", settings.teacher_id}
+    values = [row["metrics"][ranking.AUC]["value"] for row in found["rows"]]
+    assert values == sorted(values, reverse=True)
+    worst = next(row for row in found["rows"] if row["name"] == "dist")
+    known = ranking.predictions.read(reported / ablation.FOLDER / "dist.csv")
+    auc = uncertainty.value(uncertainty.roc_auc(known.melanoma, known.p_melanoma), known.lesion_id)
+    assert worst["metrics"][ranking.AUC]["value"] == pytest.approx(auc, abs=1e-6)
+    assert worst["from_best"]["verdict"] == "worse" and worst["from_best"]["high"] < 0
+    text = (reported / ranking.TABLE).read_text()
+    assert "**`kd_T1_a0.5`**" in text and text.count("**") == 2
+    assert (reported / ranking.FIGURE).stat().st_size > 1000
+
+
+def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:  # noqa: F811
+    settings = params.load(reported / "params.yaml")
+    cell(reported, "dist", 1.0)
+    before = ranking.rank(reported, settings, ["dist"])
+    for path in (reported / "predictions/holdout").iterdir():
+        path.unlink()
+    assert ranking.rank(reported, settings, ["dist"]) == before
+
+
+def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:  # noqa: F811
+    cell(reported, "dist", 1.0)
+    ranking.build(reported, params.load(reported / "params.yaml"), ["dist"])
+    assert verify.verify(reported) == []
+    content = read_json(reported / ranking.METRICS)
+    content["rows"][0]["metrics"][ranking.AUC]["value"] += 0.01
+    write_json(reported / ranking.METRICS, content)
+    assert any(line.startswith(f"{ranking.METRICS}:rows[0]") for line in verify.verify(reported))
+
+
+# The summary ------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None:  # noqa: F811
+    (reported / "predictions/val/int8_tiny_s0.csv").unlink()
+    recorded = {"params": {"params.yaml": {"students.tiny": {"lr": 0.123}}}}
+    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": {"distill@tiny-0": recorded}}))
+    found = {row.model: row for row in summary.rows(reported, params.load(reported / "params.yaml"))}
+    assert found["control_tiny_s0"].state == "complete"
+    assert found["student_tiny_s0"].state == "outdated"
+    assert (found["int8_tiny_s0"].state, found["int8_tiny_s0"].command) == ("missing", "dvc repro evaluate@int8-tiny-0")
+    text = "\n".join(summary.lines(reported))
+    assert (
+        "`dvc repro evaluate@int8-tiny-0`" in text
+        and f"0 of {len(ablation.missing(reported))} cells; `make ablation`" in text
+    )
+    assert "best control on val: control_" in text
+
+
+def test_every_command_of_the_summary_names_a_stage() -> None:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    settings = params.check(COMMITTED | {"kd": COMMITTED["kd"] | {"teachers": COMMITTED["run"]["teachers"]}}, "")
+    for model in [*settings.model_ids(), *settings.baseline_ids(), "teacher_ensemble"]:
+        last, made = summary._stages(model)
+        assert {name.split("@")[0] for name in [last, *made]} <= set(stages)
+
+
+def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
+    code = "import sys; from dermdistill.summary import lines; lines(); print(*sys.modules)"
+    start = os.times().children_user
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert os.times().children_user - start < 3
+    assert not {"torch", "dvc", "mlflow", "matplotlib", "pandas"} & set(done.stdout.split())
+
+
+# The queue --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
+    clone = cloned(pipeline, tmp_path / "clone")
+    change_params(clone, {"ablation.temperatures": [4.0], "ablation.alphas": [0.9], "ablation.methods": ["dist"]})
+    git(clone, "commit", "--quiet", "--all", "--message", "Two cells")
+
+    def make() -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        command = [sys.executable, "-m", "dermdistill.ablation", "2", "1"]
+        done = subprocess.run(command, cwd=clone, env=environment() | {"PATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    before = (clone / "predictions/val/student_tiny_s0.csv").read_bytes()
+    said = make()
+    assert said.count("collected into") == 2 and "kd_T4_a0.9" in said
+    stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
+    assert set(stored) == {"kd_T4_a0.9", "dist"} and len({*stored.values(), before}) == 3
+    assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
+    assert "collected" not in make()
+    git(clone, "add", "--all")
+    again = tmp_path / "again"
+    (clone / ablation.FOLDER / "dist.csv").rename(again)
+    assert make().count("collected into") == 1  # from the experiment that is still there
+    assert (clone / ablation.FOLDER / "dist.csv").read_bytes() == again.read_bytes()
+    assert ablation.missing(clone) == []
+
+
+def test_a_cell_that_cannot_be_is_refused_before_anything_runs(project: Path) -> None:
+    change_params(project, {"students.smaller.mixup": 0.2, "ablation.methods": ["dkd"]})
+    with pytest.raises(UserError, match=r"params.yaml with .*dkd.*set mixup of student smaller to 0"):
+        ablation.main()

@@ -1,0 +1,244 @@
+"""The methods of distillation against values worked out by hand, and what each promises; each trains a student."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SMALL, change_params
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dermdistill import params
+from dermdistill.errors import UserError
+from dermdistill.learning import features, kd, models
+from dermdistill.learning.ensemble import Ensemble
+from dermdistill.learning.losses import cross_entropy
+from dermdistill.params import Model
+from stages import distill, ensemble, soften, train_teacher
+
+pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+METHODS = ("kd", "ls", "dkd", "dist")
+seeds = st.integers(0, 10_000)
+
+
+def logits(seed: int, n: int = 6) -> Tensor:
+    return torch.randn(n, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+
+
+def soft(method: str, student: Tensor, teacher: Tensor, temperature: float = 2.0, beta: float = 8.0) -> float:
+    labels = torch.arange(len(student)) % student.shape[1]
+    return kd.soft_loss(method, temperature, beta)(student, teacher, labels).item()
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    return float((p * np.log(p / q)).sum())
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    return np.exp(values) / np.exp(values).sum()
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------
+
+STUDENT, TEACHER = np.array([1.0, 0.0, -1.0]), np.array([3.0, 1.0, -1.0])
+
+
+def tensors() -> tuple[Tensor, Tensor]:
+    return torch.tensor(STUDENT)[None], torch.tensor(TEACHER)[None]
+
+
+def test_standardised_logits_by_hand() -> None:
+    sd = np.sqrt(2 / 3)  # of (1, 0, −1); the teacher's (3, 1, −1) has twice that
+    z = np.array([1, 0, -1]) / sd
+    assert kd.standardized(*tensors(), 2.0).item() == pytest.approx(4 * kl(softmax(z / 2), softmax(z / 2)), abs=1e-12)
+    student, teacher = torch.tensor([[0.0, 0.0, 3.0]]), tensors()[1]
+    other = np.array([-1, -1, 2]) / np.sqrt(2)
+    expected = 4 * kl(softmax(z / 2), softmax(other / 2))
+    assert kd.standardized(student.double(), teacher, 2.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_decoupled_by_hand() -> None:
+    p, q = softmax(TEACHER / 2), softmax(STUDENT / 2)
+    target = kl(np.array([p[1], 1 - p[1]]), np.array([q[1], 1 - q[1]]))
+    rest = kl(softmax(TEACHER[[0, 2]] / 2), softmax(STUDENT[[0, 2]] / 2))
+    found = kd.decoupled(*tensors(), torch.tensor([1]), 2.0, 8.0).item()
+    assert found == pytest.approx(4 * (target + 8 * rest), rel=1e-9)
+
+
+def test_decoupled_with_the_teachers_doubt_as_weight_is_the_classic_loss() -> None:
+    p = softmax(TEACHER / 2)
+    found = kd.decoupled(*tensors(), torch.tensor([1]), 2.0, 1 - p[1]).item()
+    assert found == pytest.approx(kd.classic(*tensors(), 2.0).item(), rel=1e-9)
+
+
+def test_relational_by_hand() -> None:
+    student, teacher = logits(0, 5), logits(1, 5)
+    q, p = (F.softmax(one / 4, dim=1).numpy() for one in (student, teacher))
+    inter = np.mean([1 - np.corrcoef(q[i], p[i])[0, 1] for i in range(5)])
+    intra = np.mean([1 - np.corrcoef(q[:, c], p[:, c])[0, 1] for c in range(7)])
+    assert kd.relational(student, teacher, 4.0, 0.5).item() == pytest.approx(16 * (inter + intra / 2), rel=1e-5)
+
+
+def test_attention_by_hand() -> None:
+    a = torch.tensor([[[[3.0, 0.0]], [[0.0, 4.0]]]])  # (1, 2, 1, 2): energies 9 and 16
+    b = torch.tensor([[[[1.0, 1.0]]]])
+    first, second = np.array([9.0, 16.0]) / np.hypot(9, 16), np.array([1.0, 1.0]) / np.sqrt(2)
+    found = features._attention_distance({(1, 2): a, (5, 5): a}, {(1, 2): b, (3, 3): b}).item()
+    assert found == pytest.approx(((first - second) ** 2).mean(), rel=1e-6)
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+
+
+@given(seeds, st.sampled_from(METHODS), st.sampled_from([1.0, 2.0, 4.0]))
+def test_a_student_like_its_teacher_has_nothing_to_learn(seed: int, method: str, temperature: float) -> None:
+    student, other = logits(seed), logits(seed + 1)
+    assert soft(method, student, student, temperature) == pytest.approx(0, abs=1e-6)
+    assert soft(method, student + 5, student, temperature) == pytest.approx(0, abs=1e-6)  # softmax ignores a shift
+    assert soft(method, student, other, temperature) > 1e-3
+
+
+@given(seeds)
+def test_only_standardised_logits_ignore_the_scale(seed: int) -> None:
+    student, teacher = logits(seed), logits(seed + 1)
+    assert soft("ls", student * 7, teacher) == pytest.approx(soft("ls", student, teacher), rel=1e-5)
+    for method in ("kd", "dkd", "dist"):
+        assert soft(method, student * 7, teacher) != pytest.approx(soft(method, student, teacher), rel=1e-3)
+
+
+@given(seeds)
+def test_the_loss_of_a_batch_is_the_mean_over_its_images_and_only_relations_see_the_batch(seed: int) -> None:
+    student, teacher = logits(seed, 7), logits(seed + 1, 7)
+    for method in ("kd", "ls", "dkd"):
+        labels = torch.arange(7)
+        loss = kd.soft_loss(method, 2.0, 8.0)
+        each = [loss(student[[i]], teacher[[i]], labels[[i]]).item() for i in range(7)]
+        assert loss(student, teacher, labels).item() == pytest.approx(np.mean(each), rel=1e-9)
+    inter = [kd.relational(student[[i]], teacher[[i]], 2.0, 0.0).item() for i in range(7)]
+    assert kd.relational(student, teacher, 2.0, 0.0).item() == pytest.approx(np.mean(inter), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["ls", "dkd", "dist"])
+def test_a_method_without_meaning_for_two_classes_says_so(method: str) -> None:
+    with pytest.raises(UserError, match=rf"kd.method {method} teaches nothing of two classes .* set kd.method to kd"):
+        soft(method, logits(0)[:, :2], logits(1)[:, :2])
+    assert soft("kd", logits(0)[:, :2], logits(1)[:, :2]) > 0
+
+
+# --- feature maps -----------------------------------------------------------------------------------------------
+
+
+def pair() -> tuple[models.Classifier, Ensemble]:
+    spec = Model(**SMALL, epochs=1, lr=1e-3, dropout=0.0, mixup=0.0)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    student, one, two = (models.build(spec)[0].eval() for _ in range(3))
+    return student, Ensemble([one, two])
+
+
+def test_maps_are_those_of_the_last_pass_and_match_by_size() -> None:
+    student, teacher = pair()
+    term = features.attention(student, teacher, (32, 48))
+    images = torch.rand(2, 3, 32, 48)
+    student(images), teacher(images)
+    first = term()
+    first.backward()  # type: ignore[no-untyped-call]
+    assert first.item() > 0 and any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+    student.load_state_dict(teacher.members[0].state_dict())
+    alike = Ensemble([teacher.members[0]])  # type: ignore[list-item]
+    term = features.attention(student, alike, (32, 48))
+    student(images), alike(images)
+    assert term().item() == pytest.approx(0, abs=1e-9)
+    student(images * 0.5), alike(images)
+    assert term().item() > 1e-9
+
+
+def test_regression_compares_the_deepest_map_through_a_trained_convolution() -> None:
+    student, teacher = pair()
+    term = features.regression(student, teacher, (32, 48))
+    images = torch.rand(2, 3, 32, 48)
+    student(images), teacher(images)
+    value = term()
+    value.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.projections.parameters())
+    assert len(student.projections) == 2  # one for each teacher
+
+
+def test_networks_without_a_common_size_are_refused() -> None:
+    student, _ = pair()
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(7))
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.network(images)
+            return logits
+
+    with pytest.raises(UserError, match="no feature maps of the same height and width"):
+        features.attention(student, Ensemble([Flat()]), (32, 48))
+
+
+# --- the whole --------------------------------------------------------------------------------------------------
+
+
+def test_features_are_added_with_their_weight_and_the_rest_stays() -> None:
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return logits(1).float()
+
+    hard, one = cross_entropy(torch.ones(7)), kd.soft_loss("kd", 2.0, 0.0)
+    labels, images = torch.zeros(6, dtype=torch.long), torch.zeros(6, 3, 2, 2)
+    plain = kd.distillation(Constant(), hard, one, 0.7)(logits(0).float(), labels, images)
+    more = kd.distillation(Constant(), hard, one, 0.7, lambda: torch.tensor(0.5), 3.0)(
+        logits(0).float(), labels, images
+    )
+    assert more["loss"].item() == pytest.approx(plain["loss"].item() + 1.5)
+    assert more["kd_loss"] == plain["kd_loss"] and more["feature_loss"].item() == 0.5
+
+
+def test_every_method_trains_a_student_of_its_own(project: Path) -> None:
+    """``-S kd.method=…`` alone is enough; the saved student carries nothing but itself."""
+    change_params(project, {"students.smaller.epochs": 1, "teachers.small.epochs": 1})
+    train_teacher.main("small")
+    soften.main("small")
+    ensemble.main()
+    found, losses = {}, {}
+    for method in ("kd", "ls", "dkd", "dist", "at", "feature"):
+        change_params(project, {"kd.method": method})
+        distill.main("smaller", "0")
+        folder = Path("models/students/student_smaller_s0")
+        models.load(folder)  # refuses tensors that the network does not have
+        found[method] = (folder / "model.safetensors").read_bytes()
+        history = pd.read_csv("plots/training/student_smaller_s0.csv")
+        losses[method] = history["train_loss"][0]
+        assert ("train_feature_loss" in history) == (method in ("at", "feature"))
+    assert len(set(found.values())) == len(found)
+    change_params(project, {"kd.method": "at", "kd.methods.at.beta": 0.0})
+    distill.main("smaller", "0")
+    history = pd.read_csv("plots/training/student_smaller_s0.csv")
+    assert history["train_loss"][0] == pytest.approx(losses["kd"], rel=1e-3)
+    assert losses["at"] != pytest.approx(losses["kd"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kd.method": "at", "kd.views": 2}, "method at compares feature maps, .* set kd.views to 0"),
+        ({"kd.method": "feature", "kd.flips": True}, "method feature compares .* kd.flips to false"),
+        ({"kd.method": "dkd", "students.smaller.mixup": 0.2}, "one true class an image; set mixup of student smaller"),
+        ({"kd.method": "feature", "train.layer_decay": 0.8}, "set train.layer_decay to 1"),
+        ({"kd.methods.kd.beta": 1.0}, r"unknown parameter kd\.methods\.kd\.beta"),
+        ({"kd.methods.at.gamma": 1.0}, r"unknown parameter kd\.methods\.at\.gamma"),
+        ({"kd.beta": 1.0}, r"unknown parameter kd\.beta"),
+        ({"kd.method": "magic"}, "'kd', 'ls', 'dkd', 'dist', 'at' or 'feature', not 'magic'"),
+    ],
+)
+def test_what_means_nothing_to_a_method_is_refused(project: Path, changes: dict[str, object], says: str) -> None:
+    change_params(project, changes)
+    with pytest.raises(UserError, match=says):
+        params.load()
