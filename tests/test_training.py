@@ -495,7 +495,12 @@ def test_frozen_statistics_stay_and_weights_do_not(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"teachers.small.mixup": 0.4}, {"train.focal_gamma": 2.0}, {"train.sampling": "balanced"}, {"train.layer_decay": 0.8}],
+    [
+        {"teachers.small.mixup": 0.4},
+        {"train.focal_gamma": 2.0},
+        {"train.sampling": "balanced"},
+        {"train.layer_decay": 0.8},
+    ],
 )
 def test_each_option_reaches_the_weights(project: Path, change: dict[str, object]) -> None:
     before = teacher()

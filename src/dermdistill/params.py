@@ -61,6 +61,11 @@ class Augment(Block):
     color_cast: Annotated[float, Field(ge=0, lt=1)]
 
 
+class Devices(Block):
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
+
+
 class Train(Block):
     batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
     warmup_epochs: NotNegative
@@ -75,6 +80,7 @@ class Train(Block):
     freeze_batch_norm: bool
     patience: Annotated[int, Field(ge=0)]
     augment: Augment
+    devices: Devices
 
 
 class Cut(Block):

@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dermdistill.classes import CLASSES
 from dermdistill.params import Augment
 
 DRAWS = 12
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
 
 
-def to_float(images: np.ndarray) -> Tensor:
+def to_float(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(n, H, W, 3) uint8 → (n, 3, H, W) float32 in [0, 1], channels last in memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def augment(images: Tensor, rows: np.ndarray, settings: Augment, seed: int, epoch: int) -> Tensor:
@@ -29,7 +30,7 @@ def augment(images: Tensor, rows: np.ndarray, settings: Augment, seed: int, epoc
         images: (n, 3, H, W) in [0, 1].
         rows: (n,) what identifies each image: its row in the image array.
     """
-    draws = torch.from_numpy(np.stack([_draw(seed, epoch, int(row)) for row in rows])).float()
+    draws = torch.from_numpy(np.stack([_draw(seed, epoch, int(row)) for row in rows])).float().to(images.device)
     return _colour(_geometry(images, draws[:, :6], settings), draws[:, 6:], settings)
 
 
@@ -59,8 +60,19 @@ def _colour(images: Tensor, draws: Tensor, settings: Augment) -> Tensor:
     factors = draws[:, :, None, None, None]
     gain = (1 + factors[:, 0] * settings.brightness) * (1 + draws[:, 3:6, None, None] * settings.color_cast)
     images = images * gain
-    grey = (images * LUMA).sum(1, keepdim=True)
+    grey = (images * LUMA.to(images.device)).sum(1, keepdim=True)
     images = grey + (images - grey) * (1 + factors[:, 1] * settings.saturation)
     mean = grey.mean((2, 3), keepdim=True)
     images = mean + (images - mean) * (1 + factors[:, 2] * settings.contrast)
     return images.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def mixup(images: Tensor, labels: Tensor, alpha: float, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Each image mixed with another of the batch: images of the same shape, labels as (n, classes) shares.
+
+    One share λ ~ Beta(α, α) a batch. Source: Zhang et al. (2018), arXiv:1710.09412.
+    """
+    generator = np.random.default_rng(key)
+    share, partner = float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(len(labels)))
+    targets = F.one_hot(labels, len(CLASSES)).float()
+    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)

@@ -44,13 +44,14 @@ def cross_entropy(weights: Tensor, label_smoothing: float = 0.0, focal_gamma: fl
     """
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+        weight = weights.to(logits.device)
         if labels.ndim == 1 and not focal_gamma:
             each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-            return {"loss": (weights[labels] * each).mean()}
+            return {"loss": (weight[labels] * each).mean()}
         shares = labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[1])
         log_p = F.log_softmax(logits, dim=1)
         smoothed = -(1 - label_smoothing) * log_p - label_smoothing * log_p.mean(1, keepdim=True)  # of each class
-        each = shares * weights * (1 - log_p.exp()) ** focal_gamma * smoothed
+        each = shares * weight * (1 - log_p.exp()) ** focal_gamma * smoothed
         return {"loss": each.sum(1).mean()}
 
     return loss
