@@ -59,6 +59,9 @@ class Augment(Block):
     contrast: Annotated[float, Field(ge=0, lt=1)]
     saturation: Annotated[float, Field(ge=0, le=1)]
     color_cast: Annotated[float, Field(ge=0, lt=1)]
+    hair: Annotated[int, Field(ge=0, le=50)]
+    blur: NotNegative
+    erase: Share
 
 
 class Devices(Block):
