@@ -6,11 +6,12 @@ dependency; the values themselves reach DVC through each stage's ``params:``.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dermdistill.errors import UserError
 
@@ -20,6 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC and us of any change
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -81,6 +83,7 @@ class Train(Block):
     sampling: Literal["each", "balanced"]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     freeze_batch_norm: bool
+    frozen_stages: Annotated[int, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]
     augment: Augment
     devices: Devices
@@ -94,12 +97,19 @@ class Cut(Block):
 
 class Model(Block):
     arch: str
-    weights: Literal["imagenet", "none"]
+    weights: str
     cut: Cut | None
     epochs: Count
     lr: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
+
+    @field_validator("weights")
+    @classmethod
+    def are_known_or_named_by_their_hash(cls, weights: str) -> str:
+        if weights not in ("imagenet", "none") and not re.fullmatch(WEIGHTS_FILE, weights):
+            raise ValueError("must be imagenet, none, or FILE@SHA256 of a .safetensors, .pt or .pth file (sha256sum)")
+        return weights
 
 
 class Teacher(Model):

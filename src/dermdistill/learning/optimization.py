@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
 
+from dermdistill.errors import UserError
 from dermdistill.learning.models import Classifier
 from dermdistill.params import Train
 
@@ -32,6 +34,31 @@ def schedule(epoch: float, warmup: float, epochs: float) -> float:
     if epoch < warmup:
         return min(1.0, (epoch + 1e-3) / warmup)
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
+
+
+def freeze(model: Classifier, stages: int) -> None:
+    """Leave the stem and the first ``stages`` stages as they are; without gradients they cost no backward pass.
+
+    Raises:
+        UserError: the network has fewer stages.
+    """
+    if not stages:
+        return
+    matcher = model.network.group_matcher(coarse=True)  # type: ignore[operator]
+    order = group_parameters(model.network, matcher, reverse=True)  # name → 0 for the stem, 1 for the first stage, …
+    if stages >= max(order.values()):  # the head's
+        raise UserError(f"train.frozen_stages is {stages}, but there are only {max(order.values()) - 1}; lower it")
+    for name, parameter in model.network.named_parameters():
+        parameter.requires_grad_(order[name] > stages)
+
+
+def train_mode(model: nn.Module, freeze_batch_norm: bool) -> None:
+    """Training mode, but for the batch norm that keeps its statistics: all of it, or that of frozen stages."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = any(not parameter.requires_grad for parameter in module.parameters())
+            module.train(not (freeze_batch_norm or frozen))
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from dermdistill.learning import checkpoint, devices
 from dermdistill.learning.augment import augment, mixup, to_float
 from dermdistill.learning.losses import Loss
 from dermdistill.learning.models import Classifier
-from dermdistill.learning.optimization import exhausted, follow, parameter_groups, schedule
+from dermdistill.learning.optimization import exhausted, follow, freeze, parameter_groups, schedule, train_mode
 from dermdistill.params import Model, Train
 
 History = list[dict[str, float]]
@@ -86,6 +86,7 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
     """
     fabric = devices.start(job.settings.devices)
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
+    freeze(model, job.settings.frozen_stages)
     fused = job.settings.devices.precision != "16-mixed"  # clipping needs the gradients unscaled before the step
     optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=fused)
     average = copy.deepcopy(model)
@@ -130,11 +131,7 @@ def _train_epoch(
     job: Job,
     epoch: int,
 ) -> dict[str, float]:
-    model.train()
-    if job.settings.freeze_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    train_mode(model, job.settings.freeze_batch_norm)
     sums: dict[str, float] = {}
     steps = len(job.train.rows) // job.settings.batch_size
     title, quiet = f"epoch {epoch + 1}/{job.model.epochs}", not fabric.is_global_zero
