@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -93,8 +94,8 @@ def follow(train: Callable[[], None], delay: float | None) -> int:
     child = os.fork()
     if child == 0:
         try:
-            sys.stderr = sys.stdout = Path(os.devnull).open("w")
-            train()
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                train()
             os._exit(0)
         except BaseException as error:
             os.write(2, f"{error!r}\n".encode())

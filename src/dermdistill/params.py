@@ -72,6 +72,7 @@ class Devices(Block):
 
 
 class Train(Block):
+    task: Literal["diagnosis", "melanoma"]
     batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
     warmup_epochs: NotNegative
     weight_decay: NotNegative
@@ -80,6 +81,7 @@ class Train(Block):
     ema: Annotated[float, Field(ge=0, lt=1)]
     class_weights: Literal["none", "sqrt", "balanced", "effective"]
     focal_gamma: NotNegative
+    focal_alpha: Share | None
     sampling: Literal["each", "balanced"]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     freeze_batch_norm: bool
@@ -87,6 +89,12 @@ class Train(Block):
     patience: Annotated[int, Field(ge=0)]
     augment: Augment
     devices: Devices
+
+    @model_validator(mode="after")
+    def alpha_has_two_classes(self) -> "Train":
+        if self.focal_alpha is not None and self.task != "melanoma":
+            raise ValueError("focal_alpha weighs melanoma against the rest; set it to null or task to melanoma")
+        return self
 
 
 class Cut(Block):
