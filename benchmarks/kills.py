@@ -1,6 +1,6 @@
 """Does a training that is killed at random moments end with the bits of one that never was?
 
-    python benchmarks/kills.py [KILLS]     in the repository; writes benchmarks/results/kills.json
+    python -m benchmarks.kills [KILLS]     in the repository; writes benchmarks/results/kills.json
 
 Teachers and students are trained on a few phantom images; each training is killed with SIGKILL after a random time and
 started again until it ends, then its weights and history are compared with those of the same training left alone. The
