@@ -1,6 +1,6 @@
 """How fast the loop is, against the loop of most projects, and what each trick is worth.
 
-    python -m benchmarks.training [small|big|ablation|peak]…     in the repository; writes results/training.json
+    python -m benchmarks.training [small|big|ablation|inputs|peak]…   in the repository; writes results/training.json
 
 Each measurement is a fork of its own, as threads and allocator are set once a process; all are repeated in turn, and
 medians count. Both loops see the same JPEGs (phantom images), models, size, batch and arithmetic (float32, AdamW):
@@ -125,7 +125,12 @@ class Jpegs(Dataset[tuple[torch.Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return TRANSFORM(Image.open(io.BytesIO(self.files[index])).convert("RGB")), index % 7
+        return decode(self.files[index]), index % 7
+
+
+def decode(file: bytes) -> torch.Tensor:
+    tensor: torch.Tensor = TRANSFORM(Image.open(io.BytesIO(file)).convert("RGB"))
+    return tensor
 
 
 def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> None:
@@ -180,6 +185,31 @@ def ablation(pixels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def inputs(pixels: np.ndarray) -> dict[str, Any]:
+    """Milliseconds of CPU time until an image is a tensor to learn from, also from JPEGs of the original size."""
+    torch.set_num_threads(1)
+    rows, view = np.arange(BATCH), SETTINGS.augment
+    large = []
+    for image in pixels[:BATCH]:
+        stream = io.BytesIO()
+        Image.fromarray(image).resize((600, 450)).save(stream, "JPEG", quality=95)
+        large.append(stream.getvalue())
+    ways = {
+        "array, views of the batch": lambda: training.augment(training.to_float(pixels[rows]), rows, view, 0, 0),
+        f"JPEG {WIDTH} × {HEIGHT}, image by image": lambda: [decode(Jpegs.files[row]) for row in rows],
+        "JPEG 600 × 450, image by image": lambda: [decode(file) for file in large],
+    }
+    result: dict[str, Any] = {}
+    for name, way in ways.items():
+        times = []
+        for _ in range(7):
+            start = time.process_time()
+            way()
+            times.append(time.process_time() - start)
+        result[name] = round(min(times) / BATCH * 1e3, 2)
+    return {"milliseconds": result}
+
+
 def peak(pixels: np.ndarray) -> dict[str, Any]:
     """Floating-point operations per second of CPU time of a step, against those of a large matrix product."""
     a, result = torch.rand(2048, 2048), {}
@@ -226,6 +256,7 @@ def main(*parts: str) -> None:
         "small": partial(compare, "small"),
         "big": partial(compare, "big"),
         "ablation": ablation,
+        "inputs": inputs,
         "peak": peak,
     }
     result = read_json(RESULTS) if RESULTS.exists() else {}
