@@ -71,6 +71,11 @@ def cpu(process: int) -> float:
     return own + sum(cpu(int(c)) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split())
 
 
+def busy() -> bool:
+    """Whether other programs use this machine."""
+    return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+
+
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text()
     facts = dict(line.split("\t: ", 1) for line in info.replace("\t\t: ", "\t: ").splitlines() if "\t: " in line)
