@@ -11,6 +11,7 @@ Deliberately absent: callbacks.
 import copy
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,8 +53,9 @@ class Job:
 
 
 def deterministic(seed: int) -> None:
-    """Same machine, same threads → same bits."""
-    torch.use_deterministic_algorithms(True)
+    """Same machine, same threads → same bits; on a GPU, as far as its kernels allow."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products on a GPU are refused
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())  # some poolings have no such kernel
     # A debugging aid that costs a third of the time:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # vanishing activations otherwise cost a multiple of the time
