@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -404,9 +405,9 @@ def test_the_average_is_what_is_validated_and_kept(project: Path, monkeypatch: p
     validated: list[torch.Tensor] = []
     validate = training._validate
 
-    def note(model: torch.nn.Module, work: training.Job) -> dict[str, float]:
+    def note(fabric: Any, model: torch.nn.Module, work: training.Job) -> dict[str, float]:
         validated.append(first(model))
-        return validate(model, work)
+        return validate(fabric, model, work)
 
     monkeypatch.setattr(training, "_validate", note)
     kept = {}
@@ -446,7 +447,7 @@ def test_patience_counts_epochs_since_the_best(scores: list[float], patience: in
 
 
 def test_a_training_without_progress_ends_early(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_validate", lambda model, work: {"val_melanoma_auc": 0.5})
+    monkeypatch.setattr(training, "_validate", lambda *_: {"val_melanoma_auc": 0.5})
     work = with_settings(job(project, epochs=9), patience=2)
     loss = losses.cross_entropy(torch.ones(7))
     _, history = training.fit(models.build(work.model)[0], loss, work, lambda row, epoch: None)
