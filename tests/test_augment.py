@@ -7,11 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dermdistill.errors import UserError
 from dermdistill.learning.augment import augment, to_float
 from dermdistill.params import Augment
 
-NOTHING = Augment(rotate=0, scale=0, shift=0, brightness=0, contrast=0, saturation=0, color_cast=0)
-EVERYTHING = Augment(rotate=180, scale=0.2, shift=0.08, brightness=0.2, contrast=0.2, saturation=0.2, color_cast=0.08)
+NOTHING = Augment(
+    rotate=0, scale=0, shift=0, brightness=0, contrast=0, saturation=0, color_cast=0, hair=0, blur=0, erase=0
+)
+TODAY = Augment(
+    rotate=180,
+    scale=0.2,
+    shift=0.08,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    color_cast=0.08,
+    hair=0,
+    blur=0,
+    erase=0,
+)
+EVERYTHING = TODAY.model_copy(update={"hair": 4, "blur": 1.5, "erase": 0.4})
 ROWS = np.arange(12) * 31 + 5
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -196,6 +211,65 @@ def test_each_colour_setting_changes_what_its_name_says(name: str, value: float)
         assert torch.allclose(grey.mean((1, 2)), old_grey.mean((1, 2)), atol=1e-4)
         spreads = grey.std((1, 2)) / old_grey.std((1, 2))
         assert spreads.min() < 0.8 and spreads.max() > 1.2
+
+
+# --- hairs, blur, a patch left out -------------------------------------------------------------------------------
+
+
+def test_marks_leave_the_draws_of_geometry_and_colour_alone(images: Tensor) -> None:
+    """Where no mark fell, a view is the one without marks, bit by bit."""
+    plain = augment(images, ROWS, TODAY, 1, 2)
+    for settings in ({"erase": 0.3}, {"hair": 3}):
+        marked = augment(images, ROWS, TODAY.model_copy(update=settings), 1, 2)
+        changed = (marked != plain).any(1).float().mean((1, 2))
+        assert 0 < changed.mean() < 0.6 and changed.min() < 0.3, settings
+
+
+def test_hairs_are_thin_dark_lines_in_half_of_the_views() -> None:
+    white = torch.ones(len(ROWS), 3, 100, 140)
+    views = torch.cat([augment(white, ROWS, only(hair=1), 0, epoch) for epoch in range(10)])
+    dark = (views[:, 0] < 0.5).float()
+    there = dark.sum((1, 2)) > 0
+    assert 0.3 < there.float().mean() < 0.6
+    assert dark[there].mean((1, 2)).max() < 0.06  # a line of 3 pixels in a field of 100
+    assert views.min() == pytest.approx(0.2) and views.max() == 1
+    for hair in dark[there]:  # from edge to edge
+        edge = torch.cat([hair[:2].flatten(), hair[-2:].flatten(), hair[:, :2].flatten(), hair[:, -2:].flatten()])
+        assert edge.sum() > 0
+    assert (augment(white, ROWS, only(hair=12), 0, 0) < 0.5).float().mean() > dark.mean()
+
+
+def test_blur_widens_a_point_by_sigma_and_keeps_its_mass() -> None:
+    point = torch.zeros(len(ROWS), 3, 41, 41)
+    point[:, :, 20, 20] = 1
+    sigmas = []
+    for epoch in range(4):
+        for view in augment(point, ROWS, only(blur=2.0), 0, epoch):
+            mass, cx, cy, sx, sy = moments(view)
+            assert mass == pytest.approx(1, rel=1e-3) and abs(cx) < 1e-3 and abs(cy) < 1e-3
+            assert sx == pytest.approx(sy, abs=1e-3)
+            sigmas.append(sx)
+    assert min(sigmas) < 0.4 and 1.6 < max(sigmas) < 2.0  # the tails beyond 3 σ are cut
+
+
+def test_blur_wider_than_the_image_is_a_sentence(images: Tensor) -> None:
+    with pytest.raises(UserError, match=r"train\.augment\.blur 9\.0 is too much for images 24 high; lower it"):
+        augment(images, ROWS, only(blur=9.0), 0, 0)
+
+
+def test_a_patch_takes_the_mean_colour_within_its_size() -> None:
+    y = torch.linspace(0, 1, 100 * 160).view(100, 160)
+    image = torch.stack([y, 1 - y, y]).expand(len(ROWS), 3, 100, 160)
+    shares = []
+    for epoch in range(6):
+        views, plain = (augment(image, ROWS, only(erase=share), 0, epoch) for share in (0.5, 0.0))
+        changed = ((views - plain).abs() > 1e-6).any(1)
+        assert (views.permute(0, 2, 3, 1)[changed] - 0.5).abs().max() < 1e-4  # a wider ramp has mean 0.5 too
+        for mask in changed:
+            rows, columns = mask.any(1).float().mean(), mask.any(0).float().mean()
+            assert mask.float().mean() == pytest.approx(float(rows * columns), abs=0.02)  # a rectangle
+            shares.append([float(rows), float(columns)])
+    assert 0.35 < np.max(shares) <= 0.51 and np.min(shares) < 0.1
 
 
 def test_bytes_become_floats_from_0_to_1() -> None:

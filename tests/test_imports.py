@@ -42,6 +42,7 @@ NARROWER = {
 HEAVY = {
     "torch": {"learning", "deployment/export.py", "deployment/quantize.py", "stages"},
     "torchvision": set(),
+    "lightning_fabric": {"learning"},
     "timm": {"learning"},
     "safetensors": {"learning"},
     "mlflow": {"tracking"},

@@ -21,7 +21,9 @@ from torch import Tensor
 from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.data import pixels
+from dermdistill.deployment import export
 from dermdistill.errors import UserError
+from dermdistill.files import sha256
 from dermdistill.learning import models
 from dermdistill.params import Cut, Model
 
@@ -243,3 +245,108 @@ def test_logits_do_not_depend_on_the_neighbours_in_the_batch(saved: Path) -> Non
         together = model(images(4))
         alone = torch.cat([model(images(4)[i : i + 1]) for i in range(4)])
     assert np.abs((together - alone).numpy()).max() < 1e-5
+
+
+# --- weights from a file ----------------------------------------------------------------------------------------
+
+
+def filed(path: Path, **changes: object) -> Model:
+    return spec(weights=f"{path}@{sha256(path)}", **changes)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth"])
+def test_a_file_of_timms_own_weights_is_the_start(tmp_path: Path, suffix: str) -> None:
+    source = timm.create_model("test_efficientnet")
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        safetensors.torch.save_file(source.state_dict(), path)
+    else:
+        torch.save({"state_dict": source.state_dict(), "epoch": 3} if suffix == "pth" else source.state_dict(), path)
+    model, card = models.build(filed(path, arch="test_efficientnet", cut=None))
+    theirs, ours = source.state_dict(), model.network.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if not k.startswith("classifier"))
+    assert model.network.classifier.out_features == len(CLASSES)
+    assert card["initial_weights"] == f"weights.{suffix}, sha256 {sha256(path)}"
+    assert str(tmp_path) not in json.dumps(card)
+
+
+def test_a_model_of_ours_is_fine_tuned_from_head_and_all(tmp_path: Path) -> None:
+    first, card = models.build(spec())
+    models.save(tmp_path, first, card)
+    again, _ = models.build(filed(tmp_path / "model.safetensors"))
+    assert torch.equal(again.eval()(images()), first.eval()(images()))
+
+
+def test_a_file_that_changed_is_refused_with_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    wanted = filed(path)
+    safetensors.torch.save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(UserError, match=rf"is not the file named in params\.yaml, its SHA-256 is {sha256(path)}"):
+        models.build(wanted)
+    path.unlink()
+    with pytest.raises(UserError, match=r"w\.safetensors named in params\.yaml cannot be read"):
+        models.build(wanted)
+
+
+def test_weights_of_another_shape_are_one_sentence(tmp_path: Path) -> None:
+    first, card = models.build(spec())
+    models.save(tmp_path, first, card)
+    cut = {"stages": 1, "blocks": 1, "head": 24}
+    says = r"another network than tf_efficientnet_lite0 with this cut: bn2\.bias is \(16,\) in the file and \(24,\) in"
+    with pytest.raises(UserError, match=says):
+        models.build(filed(tmp_path / "model.safetensors", cut=cut))
+    path = tmp_path / "half.pt"
+    torch.save(dict(list(timm.create_model("test_efficientnet").state_dict().items())[4:]), path)
+    with pytest.raises(UserError, match=r"than test_efficientnet: .* is absent in the file and \("):
+        models.build(filed(path, arch="test_efficientnet", cut=None))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x04\x95"])
+def test_a_file_without_weights_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    for name in ("w.pt", "w.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} holds no weights that can be read safely .*; save a state_dict"):
+            models.build(filed(path))
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"a": Bomb()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="holds no weights that can be read safely"):
+        models.build(filed(tmp_path / "w.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+# --- every architecture of the mission --------------------------------------------------------------------------
+
+MISSION = [f"resnet{n}" for n in (18, 34, 50, 101, 152)] + [f"efficientnet_b{n}" for n in range(8)]
+MISSION += [f"tf_efficientnet_lite{n}" for n in range(5)] + ["mobilenetv2_100", "mobilenetv3_small_100"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", MISSION)
+def test_every_architecture_learns_a_batch_and_exports(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, _ = models.build(spec(arch=arch, cut=None))
+    optimizer, labels = torch.optim.AdamW(model.parameters(), lr=1e-3), torch.tensor([0, 1, 2, 1])
+    batch = images(4, 64, 64).to(memory_format=torch.channels_last)
+    values = []
+    for _ in range(3):
+        loss = torch.nn.functional.cross_entropy(model(batch), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert np.isfinite(values).all() and min(values[1:]) < values[0]
+    assert export.to_onnx(model.eval(), 64, 64, tmp_path / "model.onnx") < export.TOLERANCE
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_transformer_of_one_size_is_one_sentence(arch: str) -> None:
+    with pytest.raises(UserError, match=rf"{arch} takes images of \(224, 224\) pixels only.* choose a convolutional"):
+        models.build(spec(arch=arch, cut=None))

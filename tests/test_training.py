@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -372,7 +373,7 @@ def test_the_weights_of_the_best_epoch_are_returned(
     """Ties go to the earlier epoch."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(model: torch.nn.Module, _: training.Job) -> dict[str, float]:
+    def validate(fabric: object, model: torch.nn.Module, _: training.Job) -> dict[str, float]:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"val_melanoma_auc": scores[len(seen) - 1]}
 
@@ -406,9 +407,9 @@ def test_the_average_is_what_is_validated_and_kept(project: Path, monkeypatch: p
     validated: list[torch.Tensor] = []
     validate = training._validate
 
-    def note(model: torch.nn.Module, work: training.Job) -> dict[str, float]:
+    def note(fabric: Any, model: torch.nn.Module, work: training.Job) -> dict[str, float]:
         validated.append(first(model))
-        return validate(model, work)
+        return validate(fabric, model, work)
 
     monkeypatch.setattr(training, "_validate", note)
     kept = {}
@@ -448,7 +449,7 @@ def test_patience_counts_epochs_since_the_best(scores: list[float], patience: in
 
 
 def test_a_training_without_progress_ends_early(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_validate", lambda model, work: {"val_melanoma_auc": 0.5})
+    monkeypatch.setattr(training, "_validate", lambda *_: {"val_melanoma_auc": 0.5})
     work = with_settings(job(project, epochs=9), patience=2)
     loss = losses.cross_entropy(torch.ones(7))
     _, history = training.fit(models.build(work.model)[0], loss, work, lambda row, epoch: None)
@@ -493,6 +494,25 @@ def test_frozen_statistics_stay_and_weights_do_not(project: Path) -> None:
     for name, value in trained.state_dict().items():
         statistic = "running" in name or "num_batches" in name
         assert torch.equal(value, before[name]) == statistic, name
+
+
+def test_frozen_stages_keep_every_bit_and_the_others_learn(project: Path) -> None:
+    change_params(project, {"train.frozen_stages": 1})
+    teacher()
+    torch.manual_seed(0)
+    start = models.build(params.load().teachers["small"])[0].state_dict()
+    end = models.load(TEACHER)[0].state_dict()
+    frozen = {name for name in start if name.startswith(("network.conv_stem", "network.bn1", "network.blocks.0"))}
+    assert len(frozen) > 10 and any("running_mean" in name for name in frozen)
+    assert all(torch.equal(start[name], end[name]) for name in frozen)
+    learnt = {name for name in start.keys() - frozen if not name.endswith("num_batches_tracked")}
+    assert len(learnt) > 10 and not any(torch.equal(start[name], end[name]) for name in learnt)
+
+
+def test_more_frozen_stages_than_there_are(project: Path) -> None:
+    change_params(project, {"train.frozen_stages": 3})
+    with pytest.raises(UserError, match=r"train\.frozen_stages is 3, but there are only 2; lower it"):
+        train_teacher.main("small")
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ dependency; the values themselves reach DVC through each stage's ``params:``.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dermdistill.blocks import KD, Ablation, Block, Count, Inside, Name, NotNegative, Positive, Seed, Share
 from dermdistill.errors import UserError
+
+WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC and us of any change
 
 
 class Run(Block):
@@ -48,9 +51,18 @@ class Augment(Block):
     contrast: Annotated[float, Field(ge=0, lt=1)]
     saturation: Annotated[float, Field(ge=0, le=1)]
     color_cast: Annotated[float, Field(ge=0, lt=1)]
+    hair: Annotated[int, Field(ge=0, le=50)]
+    blur: NotNegative
+    erase: Share
+
+
+class Devices(Block):
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
 
 
 class Train(Block):
+    task: Literal["diagnosis", "melanoma"]
     batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
     warmup_epochs: NotNegative
     weight_decay: NotNegative
@@ -59,11 +71,20 @@ class Train(Block):
     ema: Annotated[float, Field(ge=0, lt=1)]
     class_weights: Literal["none", "sqrt", "balanced", "effective"]
     focal_gamma: NotNegative
+    focal_alpha: Share | None
     sampling: Literal["each", "balanced"]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     freeze_batch_norm: bool
+    frozen_stages: Annotated[int, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]
     augment: Augment
+    devices: Devices
+
+    @model_validator(mode="after")
+    def alpha_has_two_classes(self) -> "Train":
+        if self.focal_alpha is not None and self.task != "melanoma":
+            raise ValueError("focal_alpha weighs melanoma against the rest; set it to null or task to melanoma")
+        return self
 
 
 class Cut(Block):
@@ -74,12 +95,19 @@ class Cut(Block):
 
 class Model(Block):
     arch: str
-    weights: Literal["imagenet", "none"]
+    weights: str
     cut: Cut | None
     epochs: Count
     lr: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
+
+    @field_validator("weights")
+    @classmethod
+    def are_known_or_named_by_their_hash(cls, weights: str) -> str:
+        if weights not in ("imagenet", "none") and not re.fullmatch(WEIGHTS_FILE, weights):
+            raise ValueError("must be imagenet, none, or FILE@SHA256 of a .safetensors, .pt or .pth file (sha256sum)")
+        return weights
 
 
 class Teacher(Model):
@@ -219,7 +247,7 @@ class Params(Block):
         return f"int8_{self.ship.student}_s{self.ship.seed}"
 
     def corrupted_ids(self) -> list[str]:
-        """The networks that are tried on corrupted images: the teacher, be it of one, student and the file that ships."""
+        """The networks that are tried on corrupted images: teacher, or teachers, student and the file that ships."""
         return ["teacher_ensemble", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
 
     def baseline_ids(self) -> list[str]:

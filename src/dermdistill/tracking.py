@@ -26,7 +26,8 @@ ALIAS = "champion"
 
 
 def on() -> bool:
-    return os.environ.get("DERMDISTILL_TRACKING", "on") != "off"
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of a training on several devices
+    return first and os.environ.get("DERMDISTILL_TRACKING", "on") != "off"
 
 
 @contextmanager

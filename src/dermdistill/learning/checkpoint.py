@@ -20,16 +20,17 @@ import torch
 
 from dermdistill.errors import UserError
 from dermdistill.files import atomic
+from dermdistill.learning import devices
 
 FOLDER = Path(os.environ.get("DVC_ROOT", ""), "runtime/checkpoints")
 CODE = ("learning/*.py", "data/dataset.py", "files.py", "classes.py")
 
 
 def key(model_id: str, *inputs: Any) -> str:
-    """Hash of the training's parameters and inputs (JSON-able), its code, torch, and the thread count."""
+    """Hash of the training's parameters and inputs (JSON-able), its code, torch, and how many threads and processes."""
     package = Path(__file__).resolve().parent.parent
     code = [path.read_text(encoding="utf-8") for pattern in CODE for path in sorted(package.glob(pattern))]
-    facts = [model_id, *inputs, code, torch.__version__, torch.get_num_threads()]
+    facts = [model_id, *inputs, code, torch.__version__, torch.get_num_threads(), devices.count()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -72,6 +73,9 @@ def read(path: Path) -> dict[str, Any] | None:
 @contextmanager
 def alone(model_id: str) -> Iterator[None]:
     """Hold the training's lock; a killed parent may have left a child that still trains."""
+    if devices.rank():  # the first of several processes holds it for all
+        yield
+        return
     path = Path("runtime/locks") / model_id
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:

@@ -11,7 +11,6 @@ import pandas as pd
 from torch import Tensor
 
 from dermdistill import tracking
-from dermdistill.classes import CLASSES
 from dermdistill.data.dataset import load_images, load_split
 from dermdistill.files import atomic
 from dermdistill.learning import checkpoint, losses, models, training
@@ -48,8 +47,7 @@ def train(
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
         key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, pixels, labels, *inputs)
         path = checkpoint.path_of(model_id, key)
-        weights = losses.class_weights(parts["train"].labels, len(CLASSES), settings.class_weights)
-        hard = losses.cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
+        hard = losses.supervised(parts["train"].labels, settings)
         job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path, targets)
         with tracking.training(
             model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}

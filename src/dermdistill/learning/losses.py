@@ -11,10 +11,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dermdistill.classes import CLASSES, MELANOMA
+from dermdistill.params import Train
+
 Loss = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
 
 EFFECTIVE = 0.999  # β of Cui et al.: beyond some thousand images of a class, more of them hardly count
+
+
+def supervised(labels: np.ndarray, settings: Train) -> Loss:
+    """What ``train`` in params.yaml asks to minimise, its weights counted from the training ``labels`` (n,)."""
+    options = settings.label_smoothing, settings.focal_gamma
+    if settings.task == "diagnosis":
+        return cross_entropy(class_weights(labels, len(CLASSES), settings.class_weights), *options)
+    weights = class_weights((labels == MELANOMA).astype(np.int64), 2, settings.class_weights)
+    if settings.focal_alpha is not None:
+        weights = torch.tensor([1 - settings.focal_alpha, settings.focal_alpha])
+    return melanoma_or_not(cross_entropy(weights, *options))
+
+
+def melanoma_or_not(loss: Loss) -> Loss:
+    """``loss`` of two classes, for a model of seven: all but melanoma count as one, of their summed probability.
+
+    P(melanoma) stays the softmax entry, σ(logit − logsumexp of the others), so that nothing after training differs;
+    among the other six the model learns nothing.
+    """
+    others = [index for index in range(len(CLASSES)) if index != MELANOMA]
+
+    def binary(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+        pair = torch.stack([logits[:, others].logsumexp(1), logits[:, MELANOMA]], 1)
+        if labels.ndim == 1:
+            return loss(pair, (labels == MELANOMA).long(), images)
+        share = labels[:, MELANOMA]
+        return loss(pair, torch.stack([1 - share, share], 1), images)
+
+    return binary
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> Tensor:
@@ -44,13 +76,14 @@ def cross_entropy(weights: Tensor, label_smoothing: float = 0.0, focal_gamma: fl
     """
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+        weight = weights.to(logits.device)
         if labels.ndim == 1 and not focal_gamma:
             each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-            return {"loss": (weights[labels] * each).mean()}
+            return {"loss": (weight[labels] * each).mean()}
         shares = labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[1])
         log_p = F.log_softmax(logits, dim=1)
         smoothed = -(1 - label_smoothing) * log_p - label_smoothing * log_p.mean(1, keepdim=True)  # of each class
-        each = shares * weights * (1 - log_p.exp()) ** focal_gamma * smoothed
+        each = shares * weight * (1 - log_p.exp()) ** focal_gamma * smoothed
         return {"loss": each.sum(1).mean()}
 
     return loss

@@ -39,6 +39,9 @@ PACKAGED = {
 }
 
 
+OURS = "network."  # begins each name in a model that this project saved
+
+
 class Classifier(nn.Module):
     """A timm network that takes images in [0, 1], (n, 3, H, W) float32, and gives logits (n, 7)."""
 
@@ -67,10 +70,22 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         raise UserError(f"timm knows no architecture {spec.arch!r}; correct arch in params.yaml (near: {close})")
     network = timm.create_model(spec.arch, drop_rate=spec.dropout)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    provenance = _load_imagenet(network, spec.arch) if spec.weights == "imagenet" else "random"
+    if config.get("fixed_input_size"):
+        raise UserError(
+            f"{spec.arch} takes images of {config['input_size'][1:]} pixels only, so it cannot be trained here; choose "
+            "a convolutional arch in params.yaml, such as a ResNet, EfficientNet or MobileNet"
+        )
+    weights, provenance = _from_file(spec.weights) if "@" in spec.weights else ({}, "random")
+    if spec.weights == "imagenet":
+        provenance = _load_imagenet(network, spec.arch)
+    ours = bool(weights) and all(name.startswith(OURS) for name in weights)
+    if weights and not ours:  # timm's own, head and all
+        _fill(network, weights, spec)
     network.reset_classifier(len(CLASSES))  # type: ignore[operator]
     if spec.cut is not None:
         _cut(network, spec.arch, spec.cut)
+    if ours:
+        _fill(network, {name.removeprefix(OURS): value for name, value in weights.items()}, spec)
     model = Classifier(network, config["mean"], config["std"])
     card = {
         "arch": spec.arch,
@@ -82,6 +97,48 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         "initial_weights": provenance,
     }
     return model, card
+
+
+def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of ``FILE@SHA256``, and what to say of where they are from."""
+    name, _, wanted = weights.rpartition("@")
+    try:
+        found = sha256(name)
+    except OSError:
+        raise UserError(f"the weights {name} named in params.yaml cannot be read; correct weights") from None
+    if found != wanted:
+        raise UserError(
+            f"{name} is not the file named in params.yaml, its SHA-256 is {found}; bring that file back (`dvc pull` "
+            f"if it was added), or write weights: {name}@{found}"
+        )
+    try:
+        if name.endswith(".safetensors"):
+            tensors = safetensors.torch.load_file(name)
+        else:
+            tensors = torch.load(name, map_location="cpu", weights_only=True)
+            tensors = tensors.get("state_dict", tensors)
+        tensors = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
+    except Exception as error:  # both formats have many ways to be no such file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{name} holds no weights that can be read safely ({reason}); save a state_dict") from None
+    return tensors, f"{Path(name).name}, sha256 {found}"
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], spec: Model) -> None:
+    """Load ``weights``, which must have every tensor of ``network`` in its shape, and no other."""
+    mine = network.state_dict()
+    counters = {name for name in mine if name.endswith("num_batches_tracked")}  # older files lack them
+    missing, strange = mine.keys() - weights.keys() - counters, weights.keys() - mine.keys()
+    other = {name for name in mine.keys() & weights.keys() if mine[name].shape != weights[name].shape}
+    if missing or strange or other:
+        name = min(other or missing or strange)
+        shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (weights, mine)]
+        raise UserError(
+            f"{spec.weights.rpartition('@')[0]} is of another network than {spec.arch}"
+            f"{' with this cut' if spec.cut else ''}: {name} is {shapes[0]} in the file and {shapes[1]} in the network "
+            f"({len(other | missing | strange)} tensors differ); correct arch, cut or weights"
+        )
+    network.load_state_dict(weights, strict=False)
 
 
 def _load_imagenet(network: nn.Module, arch: str) -> str:

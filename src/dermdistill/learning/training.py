@@ -4,33 +4,35 @@ AdamW with warm-up and cosine decay, class-weighted loss, a moving average of th
 whose average has the best melanoma AUC on val is kept. Everything random is a function of (seed,
 epoch, image), and a checkpoint closes every epoch: killed and started again, a training ends with
 the same bits as one never killed.
-Deliberately absent: callbacks, several devices, mixed precision.
+Several processes share each batch; see ``devices``.
+Deliberately absent: callbacks.
 """
 
 import copy
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dermdistill.classes import CLASSES, MELANOMA
+from dermdistill.classes import MELANOMA
 from dermdistill.data.dataset import Split
 from dermdistill.errors import UserError
-from dermdistill.learning import checkpoint
-from dermdistill.learning.augment import augment, to_float
+from dermdistill.learning import checkpoint, devices
+from dermdistill.learning.augment import augment, mixup, to_float
 from dermdistill.learning.losses import Loss
 from dermdistill.learning.models import Classifier
+from dermdistill.learning.optimization import exhausted, follow, freeze, parameter_groups, schedule, train_mode
 from dermdistill.params import Model, Train
 
 History = list[dict[str, float]]
@@ -57,8 +59,9 @@ class Job:
 
 
 def deterministic(seed: int) -> None:
-    """Same machine, same threads → same bits."""
-    torch.use_deterministic_algorithms(True)
+    """Same machine, same threads → same bits; on a GPU, as far as its kernels allow."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products on a GPU are refused
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())  # some poolings have no such kernel
     # A debugging aid that costs a third of the time:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # vanishing activations otherwise cost a multiple of the time
@@ -83,61 +86,71 @@ def _keep_freed_memory() -> None:
 def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, History]:
     """Train ``model`` in place; return it with the weights of its best epoch on val, and the history.
 
-    ``log(row, epoch)`` is told each finished epoch, those of a resumed training too.
+    ``log(row, epoch)`` is told each finished epoch, those of a resumed training too. Of several
+    processes only the first returns.
 
     Raises:
         UserError: the loss is no longer a number, or the checkpoint is damaged.
     """
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=True)
+    fabric = devices.start(job.settings.devices)
+    model = model.to(fabric.device).to(memory_format=torch.channels_last)
+    freeze(model, job.settings.frozen_stages)
+    fused = job.settings.devices.precision != "16-mixed"  # clipping needs the gradients unscaled before the step
+    optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=fused)
     average = copy.deepcopy(model)
     state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "best": None, "best_score": -1.0}
     if state["epoch"]:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
         for row in state["history"]:
             log(row, int(row["epoch"]))
+    if job.settings.devices.compile:
+        model.compile()
+    network, stepper = fabric.setup(model, optimizer)
     for epoch in range(state["epoch"], job.model.epochs):
         if exhausted([row["val_melanoma_auc"] for row in state["history"]], job.settings.patience):
             break
-        torch.manual_seed(_mix(job.seed, epoch))  # dropout and drop-path
-        trained = _train_epoch(model, average, loss, optimizer, job, epoch)
-        row = {"epoch": epoch + 1.0} | trained | _validate(average, job)
+        torch.manual_seed(_mix(job.seed, epoch) + devices.rank())  # dropout and drop-path
+        trained = _train_epoch(fabric, network, average, loss, stepper, job, epoch)
+        row = {"epoch": epoch + 1.0} | trained | _validate(fabric, average, job)
         state["history"].append(row)
         score = row["val_melanoma_auc"]
         if state["best"] is None or score > state["best_score"]:
             state |= {"best": {k: v.clone() for k, v in average.state_dict().items()}, "best_score": score}
         state |= {"epoch": epoch + 1, "model": model.state_dict(), "average": average.state_dict()}
-        state["optimizer"] = optimizer.state_dict()
-        checkpoint.write(job.checkpoint, state)
-        log(row, epoch + 1)
-        tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}, best {state['best_score']:.4f}")
+        state |= {"optimizer": optimizer.state_dict(), "precision": fabric.strategy.precision.state_dict()}
+        if fabric.is_global_zero:
+            checkpoint.write(job.checkpoint, state)
+            log(row, epoch + 1)
+            tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}, best {state['best_score']:.4f}")
+    devices.end()
     model.load_state_dict(state["best"])
-    return model.eval(), state["history"]
+    return model.cpu().eval(), state["history"]
 
 
 def _train_epoch(
-    model: nn.Module, average: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, job: Job, epoch: int
+    fabric: Fabric,
+    model: nn.Module,
+    average: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    job: Job,
+    epoch: int,
 ) -> dict[str, float]:
-    model.train()
-    if job.settings.freeze_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    train_mode(model, job.settings.freeze_batch_norm)
     sums: dict[str, float] = {}
     steps = len(job.train.rows) // job.settings.batch_size
-    bar = tqdm(_batches(job, epoch), f"epoch {epoch + 1}/{job.model.epochs}", steps, unit="batch", mininterval=1)
+    title, quiet = f"epoch {epoch + 1}/{job.model.epochs}", not fabric.is_global_zero
+    bar = tqdm(_batches(job, epoch), title, steps, unit="batch", mininterval=1, disable=quiet)
     for step, picked in enumerate(bar):
         rate = job.model.lr * schedule((epoch * steps + step) / steps, job.settings.warmup_epochs, job.model.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked])
-        images = augment(to_float(job.images[rows]), rows, job.settings.augment, *job.view(epoch))
-        if job.model.mixup:
-            images, labels = mixup(images, labels, job.model.mixup, (job.seed, epoch, step))
-        asked = images if job.targets is None else job.targets[epoch % len(job.targets)][picked]
-        terms = loss(model(images), labels, asked)
+        images, labels = _views(job, picked, epoch, step, fabric.device)
+        asked = images if job.targets is None else devices.share(job.targets[epoch % len(job.targets)][picked])
+        terms = loss(model(images), labels, asked.to(fabric.device))
         value = terms["loss"].item()
         if not math.isfinite(value):
             raise UserError(
@@ -145,28 +158,25 @@ def _train_epoch(
                 f"(last good checkpoint: {job.checkpoint if epoch else 'none'})"
             )
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        fabric.backward(terms["loss"])
+        fabric.strategy.precision.unscale_gradients(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), job.settings.clip_norm)
         optimizer.step()
         follow(average, model, min(job.settings.ema, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
         sums = {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
         bar.set_postfix(loss=f"{sums['loss'] / (step + 1):.4f}", refresh=False)
-    return {f"train_{name}": total / steps for name, total in sums.items()} | {"lr": rate}
+    return devices.mean(fabric, {f"train_{name}": total / steps for name, total in sums.items()}) | {"lr": rate}
 
 
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average ← decay · average + (1 − decay) · model, for weights and batch-norm statistics alike.
-
-    The decay begins small (Tarvainen & Valpola (2017), arXiv:1703.01780, keep it smaller in the ramp-up
-    too), so that the starting weights are soon forgotten. 0 makes the average the model itself.
-    """
-    theirs = model.state_dict()
-    for name, mine in average.state_dict().items():
-        if mine.is_floating_point():
-            mine.lerp_(theirs[name], 1 - decay)
-        else:
-            mine.copy_(theirs[name])
+def _views(job: Job, picked: np.ndarray, epoch: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """This process's share of a batch: random views of the images, and their labels."""
+    if not job.model.mixup:
+        picked = devices.share(picked)
+    rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked]).to(device)
+    images = augment(to_float(job.images[rows], device), rows, job.settings.augment, *job.view(epoch))
+    if job.model.mixup:  # of the whole batch: an image's partner may fall to another process
+        images, labels = map(devices.share, mixup(images, labels, job.model.mixup, (job.seed, epoch, step)))
+    return images, labels
 
 
 def _batches(job: Job, epoch: int) -> Iterator[np.ndarray]:
@@ -191,53 +201,21 @@ def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def schedule(epoch: float, warmup: float, epochs: float) -> float:
-    """Share of the peak rate: linear warm-up, then half a cosine down to 0. ``epoch`` may be fractional."""
-    if epoch < warmup:
-        return min(1.0, (epoch + 1e-3) / warmup)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
-
-
-def mixup(images: Tensor, labels: Tensor, alpha: float, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Each image mixed with another of the batch: images of the same shape, labels as (n, classes) shares.
-
-    One share λ ~ Beta(α, α) a batch. Source: Zhang et al. (2018), arXiv:1710.09412.
-    """
-    generator = np.random.default_rng(key)
-    share, partner = float(generator.beta(alpha, alpha)), torch.from_numpy(generator.permutation(len(labels)))
-    targets = F.one_hot(labels, len(CLASSES)).float()
-    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
-
-
-def exhausted(scores: list[float], patience: int) -> bool:
-    """Whether the best score is ``patience`` epochs old; never if that is 0."""
-    return bool(patience and scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
-
-
-def parameter_groups(model: Classifier, settings: Train) -> list[dict[str, Any]]:
-    """Biases and normalisation are left alone by weight decay; lower layers learn more slowly if so asked.
-
-    With ``layer_decay`` d, the k-th layer below the head learns at dᵏ of its rate (discriminative rates).
-    """
-    if settings.layer_decay < 1:
-        groups: list[dict[str, Any]] = param_groups_layer_decay(
-            model.network, settings.weight_decay, layer_decay=settings.layer_decay
-        )
-        return groups
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
 def predict(model: nn.Module, images: np.ndarray, rows: np.ndarray, batch_size: int = 64) -> Tensor:
     """Logits (n, 7) of ``images[rows]``, unaugmented."""
     model.eval()
+    device = next(model.parameters()).device
+    batches = (images[rows[i : i + batch_size]] for i in range(0, len(rows), batch_size))
     with torch.inference_mode():
-        return torch.cat([model(to_float(images[rows[i : i + batch_size]])) for i in range(0, len(rows), batch_size)])
+        return torch.cat([model(to_float(batch, device)).cpu() for batch in batches])
 
 
-def _validate(model: nn.Module, job: Job) -> dict[str, float]:
-    logits, labels = predict(model, job.images, job.val.rows), job.val.labels
+def _validate(fabric: Fabric, model: Classifier, job: Job) -> dict[str, float]:
+    devices.agree(model)
+    rows, labels = job.val.rows, job.val.labels
+    with fabric.autocast():
+        mine = predict(model, job.images, rows[devices.rank() :: devices.count()])
+    logits = devices.gather(fabric, mine.float(), len(rows))
     if not torch.isfinite(logits).all():
         raise UserError(
             f"the weights are no longer numbers; lower lr (now {job.model.lr}); last good: {job.checkpoint}"

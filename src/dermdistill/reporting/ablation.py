@@ -8,13 +8,11 @@ lead counts only where the paired interval says so, and the holdout has the last
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dermdistill.evaluation import comparison, fidelity, predictions, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import read_json, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import plots
+from dermdistill.reporting import model_plots, plots
 from dermdistill.reporting.cells import bounds, number
 
 CELLS, METRICS = "predictions/ablation", "metrics/ablation.json"
@@ -29,11 +27,11 @@ def build(root: str | Path, settings: Params, names: list[str]) -> None:
     write_json(root / METRICS, ranked)
     write_text(root / TABLE, table(ranked))
     rows = [
-        plots.Interval(row["name"], *(row["metrics"][AUC][k] for k in ("value", "low", "high")))
+        model_plots.Interval(row["name"], *(row["metrics"][AUC][k] for k in ("value", "low", "high")))
         for row in ranked["rows"]
     ]
     title = f"Distillation of {settings.ablation.student}, one seed a cell"
-    plots.save(plots.comparison(rows, "melanoma AUC on val, 95 % interval", title), root / FIGURE)
+    plots.save(model_plots.comparison(rows, "melanoma AUC on val, 95 % interval", title), root / FIGURE)
 
 
 def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
@@ -49,14 +47,14 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
     drawn = {}
     for name, known in read.items():
         predictions.require_same_images(read[control], known)
-        drawn[name] = comparison.draw(_metrics(known), known.lesion_id, count, seed)
-    order = sorted(drawn, key=lambda name: -drawn[name].value[AUC])
+        drawn[name] = uncertainty.draw(_metrics(known), known.lesion_id, count, seed)
+    order = sorted(drawn, key=lambda name: -drawn[name][AUC].value)
     best = next(name for name in order if name in names)
 
     def row(name: str) -> dict[str, Any]:
         figures = {
-            metric: {"value": value, **_interval(drawn[name].resampled[metric])}
-            for metric, value in drawn[name].value.items()
+            metric: {"value": one.value, **dict(zip(("low", "high"), one.interval() or (None, None), strict=True))}
+            for metric, one in drawn[name].items()
         }
         gaps = {
             f"from_{role}": comparison.difference([drawn[name]], [drawn[other]], AUC, seed)
@@ -70,11 +68,6 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = rounded({"best": best, "cells": names, "rows": [row(name) for name in order]})
     return found
-
-
-def _interval(resampled: np.ndarray) -> dict[str, float | None]:
-    low, high = uncertainty.percentiles(resampled) or (None, None)
-    return {"low": low, "high": high}
 
 
 def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:

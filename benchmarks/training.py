@@ -1,0 +1,279 @@
+"""How fast the loop is, against the loop of most projects, and what each trick is worth.
+
+    python -m benchmarks.training [small|big|ablation|inputs|peak]…   in the repository; writes results/training.json
+
+Each measurement is a fork of its own, as threads and allocator are set once a process; all are repeated in turn, and
+medians count. Both loops see the same JPEGs (phantom images), models, size, batch and arithmetic (float32, AdamW):
+
+- ours: ``dermdistill.learning.training``, with gradient clipping and moving average, from the decoded array
+- usual: PIL decodes and torchvision transforms each image, a DataLoader collates, weights in the default layout; the
+  best of several numbers of workers and threads counts; where others compete for the cores, of one thread and no
+  worker only, since two would wait for each other
+
+Distillation runs the teacher inside the loop in both. Rates are images per second of wall time and per second of CPU
+time (children included): the second hardly changes when other programs compete for the cores.
+"""
+
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from benchmarks.measuring import Clock, Variants, busy, in_turn, machine
+from dermdistill import params
+from dermdistill.data import phantom
+from dermdistill.data.dataset import Split
+from dermdistill.files import read_json, write_json
+from dermdistill.learning import devices, models, training
+from dermdistill.params import Cut, Model
+
+RESULTS = Path("benchmarks/results/training.json")
+HEIGHT, WIDTH, BATCH = 150, 200, 32
+TINY = Cut(stages=5, blocks=1, head=512)
+PAIRS = {
+    "small": (("tf_efficientnet_lite0", None), ("tf_efficientnet_lite0", TINY)),
+    "big": (("resnet50", None), ("mobilenetv2_100", None)),
+}
+STEPS = {"small": 3, "big": 1}  # timed
+SINGLE = ("ours, 1 threads", "usual, 0 workers, 1 threads")
+ROUNDS = 3
+SETTINGS = params.load().train
+OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, threads)
+
+
+def spec(arch: str, cut: Cut | None) -> Model:
+    weights = "imagenet" if arch in models.PACKAGED else "none"
+    return Model(arch=arch, weights=weights, cut=cut, epochs=100, lr=1e-3, dropout=0.2, mixup=0.0)
+
+
+# --- the two loops ----------------------------------------------------------------------------------------------
+
+
+def kd(teacher: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        target = F.log_softmax(teacher(images) / 2, 1)
+    soft = F.kl_div(F.log_softmax(logits / 2, 1), target, reduction="batchmean", log_target=True)
+    return 0.3 * F.cross_entropy(logits, labels) + 0.7 * 4 * soft
+
+
+def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str, clock: Clock) -> None:
+    """An epoch of the committed loop, without the named trick."""
+    torch.set_num_threads(threads)
+    if without == "allocator":
+        training._keep_freed_memory = lambda: None
+    training.deterministic(0)
+    torch.set_flush_denormal(without != "flush-denormal")
+    if without == "batched views":
+        training.augment = lambda batch, rows, *_: per_image(rows)
+    elif without == "channels-last":
+        view = training.augment
+        training.augment = lambda *arguments: view(*arguments).contiguous()
+    elif without == "moving average":
+        training.follow = lambda *_: None
+    layout = torch.contiguous_format if without == "channels-last" else torch.channels_last
+    made = [models.build(spec(*which))[0].to(memory_format=layout) for which in PAIRS[pair]]
+    model, teacher = made[1 if distil else 0], made[0].eval() if distil else None
+    split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
+    settings = SETTINGS.model_copy(update={"batch_size": BATCH})
+    job = training.Job(images, split, split, spec(*PAIRS[pair][distil]), settings, 0, Path("none"))
+    groups = training.parameter_groups(model, settings)
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
+    fabric = devices.start(settings.devices)
+    average = models.build(spec(*PAIRS[pair][distil]))[0].to(memory_format=layout)
+    network, stepper = fabric.setup(model, optimizer)
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        clock()
+        value = kd(teacher, logits, labels, batch) if teacher is not None else F.cross_entropy(logits, labels)
+        return {"loss": value}
+
+    training._train_epoch(fabric, network, average, loss, stepper, job, 1)
+
+
+TRANSFORM = transforms.Compose(
+    [
+        transforms.Resize((HEIGHT, WIDTH)),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomRotation(180),
+        transforms.ColorJitter(0.2, 0.2, 0.2),
+        transforms.ToTensor(),
+    ]
+)
+
+
+def per_image(rows: Iterable[int]) -> torch.Tensor:
+    return torch.stack([Jpegs()[row][0] for row in rows]).contiguous(memory_format=torch.channels_last)
+
+
+class Jpegs(Dataset[tuple[torch.Tensor, int]]):
+    files: tuple[bytes, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return decode(self.files[index]), index % 7
+
+
+def decode(file: bytes) -> torch.Tensor:
+    tensor: torch.Tensor = TRANSFORM(Image.open(io.BytesIO(file)).convert("RGB"))
+    return tensor
+
+
+def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    teacher, student = (models.build(spec(*which))[0] for which in PAIRS[pair])
+    model = student if distil else teacher
+    teacher.train(not distil)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for batch, labels in DataLoader(Jpegs(), BATCH, shuffle=True, num_workers=workers):
+        logits = model(batch)
+        clock()
+        loss = kd(teacher, logits, labels, batch) if distil else F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+# --- measuring --------------------------------------------------------------------------------------------------
+
+
+def compare(pair: str, pixels: np.ndarray) -> dict[str, Any]:
+    """Both loops, as teacher and as student."""
+    steps, result = STEPS[pair], {}
+    for distil in (False, True):
+        variants: Variants = {f"ours, {t} threads": partial(ours, pair, distil, pixels, t, "") for t in OURS}
+        for w, t in USUAL:
+            variants[f"usual, {w} workers, {t} threads"] = partial(usual, pair, distil, w, t)
+        if busy():
+            variants = {name: run for name, run in variants.items() if name in SINGLE}
+        rates = in_turn(variants, steps, BATCH, ROUNDS)
+        best = {
+            kind: [max(r[kind] for name, r in rates.items() if name.startswith(who)) for who in ("ours", "usual")]
+            for kind in ("wall", "cpu")
+        }
+        result["distillation" if distil else "teacher"] = {
+            "images_per_second": rates,
+            "ratio_of_best": {kind: round(a / b, 2) for kind, (a, b) in best.items()},
+        }
+    return result
+
+
+def ablation(pixels: np.ndarray) -> dict[str, Any]:
+    """Training the tiny student without one trick at a time."""
+    tricks = ("", "batched views", "channels-last", "flush-denormal", "fused optimiser", "allocator", "moving average")
+    steps = STEPS["small"]
+    run = partial(ours, "small", True, pixels, 1)
+    variants = {f"without {trick}" if trick else "ours": partial(run, trick) for trick in tricks}
+    rates = in_turn(variants, steps, BATCH, ROUNDS)
+    return {
+        name: value | {"share_of_ours": {kind: round(value[kind] / rates["ours"][kind], 2) for kind in value}}
+        for name, value in rates.items()
+    }
+
+
+def inputs(pixels: np.ndarray) -> dict[str, Any]:
+    """Milliseconds of CPU time until an image is a tensor to learn from, also from JPEGs of the original size."""
+    torch.set_num_threads(1)
+    rows, view = np.arange(BATCH), SETTINGS.augment
+    large = []
+    for image in pixels[:BATCH]:
+        stream = io.BytesIO()
+        Image.fromarray(image).resize((600, 450)).save(stream, "JPEG", quality=95)
+        large.append(stream.getvalue())
+    ways = {
+        "array, views of the batch": lambda: training.augment(training.to_float(pixels[rows]), rows, view, 0, 0),
+        f"JPEG {WIDTH} × {HEIGHT}, image by image": lambda: [decode(Jpegs.files[row]) for row in rows],
+        "JPEG 600 × 450, image by image": lambda: [decode(file) for file in large],
+    }
+    result: dict[str, Any] = {}
+    for name, way in ways.items():
+        times = []
+        for _ in range(7):
+            start = time.process_time()
+            way()
+            times.append(time.process_time() - start)
+        result[name] = round(min(times) / BATCH * 1e3, 2)
+    return {"milliseconds": result}
+
+
+def peak(pixels: np.ndarray) -> dict[str, Any]:
+    """Floating-point operations per second of CPU time of a step, against those of a large matrix product."""
+    a, result = torch.rand(2048, 2048), {}
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    best = 0.0
+    for _ in range(5):
+        start = time.process_time()
+        torch.mm(a, a)
+        best = max(best, 2 * 2048**3 / (time.process_time() - start))
+    result["matrix_product_gflops"] = round(best / 1e9, 1)
+    for arch, cut in (*PAIRS["small"], *PAIRS["big"]):
+        model, batch = models.build(spec(arch, cut))[0].to(memory_format=torch.channels_last), pixels[:BATCH]
+        images = training.to_float(batch)
+        with FlopCounterMode(display=False) as counter:
+            model(images).sum().backward()
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            model(images).sum().backward()
+            times.append(time.process_time() - start)
+        with torch.profiler.profile() as profile:
+            model(images).sum().backward()
+        spent = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+        total = sum(spent.values())
+        result[arch + (" cut" if cut else "")] = {
+            "gflop_per_image": round(counter.get_total_flops() / BATCH / 1e9, 2),
+            "gflops": round(counter.get_total_flops() / min(times) / 1e9, 1),
+            "share_of_matrix_product": round(counter.get_total_flops() / min(times) / best, 2),
+            "time": {k: round(v / total, 2) for k, v in sorted(spent.items(), key=lambda kv: -kv[1])[:6]},
+        }
+    return result
+
+
+def main(*parts: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        phantom.write(Path(name), lesions=240, seed=0, height=HEIGHT, width=WIDTH, progress=False)
+        files = [
+            z.read(n) for p in sorted(Path(name).glob("*.zip")) for z in [zipfile.ZipFile(p)] for n in z.namelist()
+        ]
+    Jpegs.files = tuple(f for f in files if f[:2] == b"\xff\xd8")
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(f)).convert("RGB")) for f in Jpegs.files])
+    work = {
+        "small": partial(compare, "small"),
+        "big": partial(compare, "big"),
+        "ablation": ablation,
+        "inputs": inputs,
+        "peak": peak,
+    }
+    for part in parts or tuple(work):
+        before = os.getloadavg()[0]
+        found = work[part](pixels)
+        result = read_json(RESULTS) if RESULTS.exists() else {}
+        result |= {
+            "machine": machine(),
+            part: found | {"load_average": [round(before, 1), round(os.getloadavg()[0], 1)]},
+        }
+        write_json(RESULTS, result)
+        print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
