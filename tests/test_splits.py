@@ -12,8 +12,11 @@ from conftest import REPOSITORY, change_params
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dermdistill import cli
 from dermdistill.classes import CLASSES
-from dermdistill.data.splits import PARTS, assign, audit, lesions_by_diagnosis
+from dermdistill.data.splits import PARTS, assign, audit, folds, lesions_by_diagnosis, twin_groups
+from dermdistill.data.splits import given as given_split
+from dermdistill.errors import UserError
 from stages import split
 
 SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
@@ -121,6 +124,95 @@ def test_a_lesion_with_conflicting_labels_counts_under_the_most_frequent_one() -
     found = lesions_by_diagnosis(table)
     assert found["mel"] == ["L0"] and found["bkl"] == ["L1"] and found["nv"] == []
     assert audited(table, {"L0": "train", "L1": "val"})["lesions_with_conflicting_labels"] == 1
+
+
+# --- twins, folds, somebody's own split -------------------------------------------------------------------------
+
+names = st.integers(0, 30).map(lambda number: f"L{number}")
+joined = st.lists(st.tuples(names, names), max_size=12).map(
+    lambda pairs: pd.DataFrame(pairs, columns=["lesion_a", "lesion_b"], dtype=str)
+)
+
+
+@given(lesions, joined, seeds)
+def test_twins_stand_on_one_side_of_a_fresh_split(drawn: list[tuple[str, int]], pairs: pd.DataFrame, seed: int) -> None:
+    table = table_of(drawn)
+    groups = twin_groups(pairs)
+    assignment = assign(table, SHARES, seed, twins=groups)
+    assert set(assignment) == set(table["lesion_id"])
+    for a, b in zip(pairs["lesion_a"], pairs["lesion_b"], strict=True):
+        assert groups[a] == groups[b] <= min(a, b)
+        assert a not in assignment or b not in assignment or assignment[a] == assignment[b]
+    units = table.assign(lesion_id=table["lesion_id"].map(lambda name: groups.get(name, name)))
+    parts = {groups.get(lesion, lesion): part for lesion, part in assignment.items()}
+    for dx in CLASSES:  # shares are of groups
+        found = sizes(units, parts, dx)
+        assert all(abs(found[part] - SHARES[part] * sum(found.values())) < 1 for part in PARTS)
+
+
+@given(lesions, lesions, joined, seeds)
+def test_a_kept_assignment_outlives_what_the_audit_finds_later(
+    old: list[tuple[str, int]], new: list[tuple[str, int]], pairs: pd.DataFrame, seed: int
+) -> None:
+    first = table_of(old)
+    before = assign(first, SHARES, seed)
+    renamed = pairs.assign(lesion_b=pairs["lesion_b"].str.replace("L", "N"))  # old ones with new ones
+    grown = pd.concat([table_of(new, "N"), first], ignore_index=True)
+    groups = twin_groups(renamed)
+    after = assign(grown, SHARES, seed, before, groups)
+    assert {lesion: after[lesion] for lesion in before} == before and set(after) == set(grown["lesion_id"])
+    members = pd.Series(groups)
+    for lesion in after.keys() - before.keys():
+        sides = {before[m] for m in members.index[members == groups.get(lesion)] if m in before}
+        assert not sides or after[lesion] in sides
+
+
+def test_without_twins_nothing_changes() -> None:
+    table = table_of([("nv", 2), ("mel", 1)] * 40)
+    assert assign(table, SHARES, 42, twins={}) == assign(table, SHARES, 42)
+
+
+@given(lesions, joined, seeds, st.integers(2, 7))
+def test_folds_are_even_and_no_lesion_or_twin_crosses(
+    drawn: list[tuple[str, int]], pairs: pd.DataFrame, seed: int, count: int
+) -> None:
+    table, groups = table_of(drawn), twin_groups(pairs)
+    found = folds(table, count, seed, groups)
+    assert set(found) == set(table["lesion_id"]) and set(found.values()) <= set(range(count))
+    for a, b in zip(pairs["lesion_a"], pairs["lesion_b"], strict=True):
+        assert a not in found or b not in found or found[a] == found[b]
+    units = {groups.get(lesion, lesion): fold for lesion, fold in found.items()}
+    counts = [list(units.values()).count(fold) for fold in range(count)]
+    assert max(counts) - min(counts) <= 1
+    for dx in CLASSES:
+        grouped = table.assign(lesion_id=table["lesion_id"].map(lambda name: groups.get(name, name)))
+        dealt = [units[name] for name in lesions_by_diagnosis(grouped)[dx]]
+        assert max(map(dealt.count, range(count))) - min(map(dealt.count, range(count))) <= 1
+
+
+def test_a_given_split_is_taken_over_by_lesion_or_by_image() -> None:
+    table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
+    by_lesion = pd.DataFrame({"lesion_id": ["L0", "L1", "L2"], "part": ["val", "train", "holdout"]})
+    wanted = {"L0": "val", "L1": "train", "L2": "holdout"}
+    assert given_split(by_lesion, table) == wanted
+    by_image = table.assign(part=table["lesion_id"].map(wanted))[["image_id", "part"]]
+    assert given_split(by_image.drop(index=1), table) == wanted  # one image of L0 is enough
+    for faulty, says in (
+        (by_image.assign(part=["val", "train", "train", "holdout"]), r"several parts \(L0\)"),
+        (by_lesion.head(2), r"leaves out 1 lesions of the data \(L2\)"),
+        (by_lesion.assign(part="test"), r"knows the parts 'test', which are none of train, val, holdout"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            given_split(faulty, table)
+
+
+def test_the_audit_names_twins_that_cross() -> None:
+    table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
+    pairs = pd.DataFrame({"lesion_a": ["L0", "L0"], "lesion_b": ["L1", "L2"]})
+    parts = table.set_index("image_id")["lesion_id"].map({"L0": "train", "L1": "train", "L2": "val"})
+    facts = audit(table, parts, SHARES, pairs)
+    assert facts["twin_lesions"] == 2 and facts["twin_lesions_in_several_parts"] == 1
+    assert facts["crossing_twin_lesions"] == ["L0 train / L2 val"]
 
 
 # --- the audit --------------------------------------------------------------------------------------------------
@@ -242,6 +334,49 @@ def test_the_stage_makes_a_fresh_split_when_its_parameters_change(project: Path,
     shutil.rmtree("data/splits")
     split.main()
     assert files(project) == fresh  # nothing of the old assignment is in it
+
+
+def test_the_stage_adds_folds_when_asked_and_moves_no_lesion(project: Path) -> None:
+    before = written(project)
+    change_params(project, {"split.folds": 4})
+    split.main()
+    assert written(project) == before
+    pooled = pd.concat([pd.read_csv(f"data/splits/{part}.csv") for part in ("train", "val")])
+    assert set(pooled["fold"]) == {0, 1, 2, 3} and pooled.groupby("lesion_id")["fold"].nunique().max() == 1
+    assert "fold" not in pd.read_csv("data/splits/holdout.csv")
+
+
+def test_a_given_split_stays_whatever_the_parameters_and_refuses_new_lesions(project: Path) -> None:
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    lesions = sorted(metadata["lesion_id"].unique())
+    wanted = dict(zip(lesions, (["train"] * 4 + ["val", "holdout"]) * len(lesions), strict=False))
+    pd.DataFrame(wanted.items(), columns=["lesion_id", "part"]).to_csv("mine.csv", index=False)
+    cli.main(["split", "mine.csv"])
+    change_params(project, {"split.seed": 7, "split.val": 0.3})
+    split.main()
+    assert written(project) == {
+        image: wanted[lesion] for image, lesion in zip(metadata["image_id"], metadata["lesion_id"], strict=True)
+    }
+    grown = metadata.iloc[:1].assign(image_id="ISIC_1", lesion_id="HAM_NEW")
+    pd.concat([metadata, grown]).to_csv("data/prepared/metadata.csv", index=False)
+    with pytest.raises(UserError, match=r"the given split in .* lacks 1 lesions \(HAM_NEW\)"):
+        split.main()
+
+
+def test_a_committed_assignment_is_kept_when_twins_cross_it_and_they_are_named(project: Path) -> None:
+    before = written(project)
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    side = metadata.assign(part=metadata["image_id"].map(before)).drop_duplicates("lesion_id").set_index("lesion_id")
+    a, b = (side.index[side["part"] == part][0] for part in ("train", "holdout"))
+    twins = pd.DataFrame([[a, b]], columns=["lesion_a", "lesion_b"])
+    twins.to_csv("data/audit/twins.csv", index=False)
+    split.main()
+    facts = json.loads(Path("metrics/split.json").read_text())
+    assert written(project) == before and facts["crossing_twin_lesions"] == [f"{a} train / {b} holdout"]
+    shutil.rmtree("data/splits")  # what `make fresh-split` does first
+    split.main()
+    fresh = json.loads(Path("metrics/split.json").read_text())
+    assert fresh["twin_lesions_in_several_parts"] == 0 and fresh["twin_lesions"] == 1
 
 
 def test_the_committed_split_of_the_repository_has_no_crossing_lesion() -> None:

@@ -22,7 +22,7 @@ from dermdistill.errors import UserError, run
 from dermdistill.evaluation import predictions
 from dermdistill.files import read_json, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, error_tables, figures, plots, protocol_tables, tables
+from dermdistill.reporting import cases, dataset, error_tables, figures, plots, protocol_tables, tables
 from dermdistill.reporting.cells import facts, percent
 from dermdistill.reporting.figures import Drawn, Results
 
@@ -87,6 +87,18 @@ def page(root: Path, results: Results, drawn: Sequence[Drawn]) -> str:
         "errors": error_tables.sentences(read_json(root / "metrics/analyze_errors.json")),
         "error_figures": _error_pictures(root),
         "panels": _panels(root),
+        "data_notes": dataset.sentences(
+            *(read_json(root / f"metrics/{name}.json") for name in ("prepare", "audit", "split"))
+        ),
+        "data_figures": [
+            picture(root / f"plots/data/{name}.png", title, alt, note)
+            for name, (title, alt, note) in dataset.FIGURES.items()
+        ],
+        "data_panels": [
+            picture(path, title, f"{title}: pictures of the data set with their ids.", note, True)
+            for name, (title, note) in dataset.PICTURES.items()
+            if (path := root / f"reports/data/{name}.png").exists()  # no pair may have been confirmed
+        ],
         "tables": _tables(root, results, val, holdout),
     }
     return render(context)
@@ -130,7 +142,7 @@ def _panels(root: Path) -> list[Picture]:
 
 def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, Any]:
     shipped, roles = results.settings.shipped, list(cases.roles(results.settings).values())
-    stages = ("ship", "prepare", "split", "analyze_errors")
+    stages = ("ship", "prepare", "describe", "audit", "split", "analyze_errors")
     metrics = {stage: read_json(root / f"metrics/{stage}.json") for stage in stages}
     quantized = read_json(root / f"metrics/quantize/{shipped}.json")
     return {
@@ -148,7 +160,10 @@ def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, A
         "robustness": protocol_tables.robustness_tables(results.robustness) if results.robustness else [],
         "errors": error_tables.tables(metrics["analyze_errors"]),
         "shipped": facts("Quantization parity", quantized) + facts("Shipping checks", metrics["ship"]),
-        "data": facts("Data", metrics["prepare"]) + facts("Split", metrics["split"]),
+        "data": facts("Data", metrics["prepare"])
+        + facts("Raw files", metrics["describe"])
+        + facts("Leakage audit", metrics["audit"])
+        + facts("Split", metrics["split"]),
     }
 
 
