@@ -373,7 +373,7 @@ def test_a_committed_assignment_is_kept_when_twins_cross_it_and_they_are_named(p
     split.main()
     facts = json.loads(Path("metrics/split.json").read_text())
     assert written(project) == before and facts["crossing_twin_lesions"] == [f"{a} train / {b} holdout"]
-    shutil.rmtree("data/splits")  # what `make fresh-split` does first
+    shutil.rmtree("data/splits")  # what `make resplit` does first
     split.main()
     fresh = json.loads(Path("metrics/split.json").read_text())
     assert fresh["twin_lesions_in_several_parts"] == 0 and fresh["twin_lesions"] == 1
