@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, shrunk_params, write_params
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -121,30 +121,44 @@ def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:
         audit.read_labels(tmp_path / "labels.csv")
 
 
-def test_the_stage_groups_a_planted_twin_and_repeats_itself(project: Path) -> None:
-    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
-    images = np.load("data/prepared/images.npy")
-    several = metadata[metadata.duplicated("lesion_id", keep=False)].groupby("lesion_id").head(2)
-    metadata.loc[several.index[::2], "lesion_id"] += "_twin"  # one photograph of each pair gets an id of its own
-    metadata.to_csv("data/prepared/metadata.csv", index=False)
+@pytest.fixture
+def twins(
+    known: tuple[np.ndarray, np.ndarray, audit.Fingerprints], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A working folder in which every photograph of a lesion has a lesion id of its own: all pairs are twins."""
+    images, lesion, _ = known
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    np.save(tmp_path / "data/prepared/images.npy", images)
+    rows = [(f"ISIC_{i:02d}", f"L{number:02d}_{i % 2}", "nv") for i, number in enumerate(lesion.tolist())]
+    table = pd.DataFrame(rows, columns=["image_id", "lesion_id", "dx"])
+    table.to_csv(tmp_path / "data/prepared/metadata.csv", index=False)
+    write_params(tmp_path, shrunk_params())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_stage_names_twins_and_repeats_itself(twins: Path) -> None:
     stage.main()
     first = {path.name: path.read_bytes() for path in Path("data/audit").iterdir()}
-    twins = pd.read_csv("data/audit/twins.csv")
+    found = pd.read_csv("data/audit/twins.csv")
     facts = json.loads(Path("metrics/audit.json").read_text())
-    assert len(twins) == facts["confirmed_twins"] >= 3 and len(pd.read_csv("data/audit/hashes.csv")) == len(images)
-    planted = twins["lesion_a"].str.removesuffix("_twin") == twins["lesion_b"].str.removesuffix("_twin")
-    assert planted.mean() > 0.9
+    assert set(first) == {"pairs.csv", "hashes.csv", "twins.csv"} and len(pd.read_csv("data/audit/hashes.csv")) == 24
+    assert len(found) == facts["confirmed_twins"] == facts["groups_of_twin_lesions"] >= 5
+    assert (found["lesion_a"].str[:3] == found["lesion_b"].str[:3]).all() and facts["within_lesions"]["pairs"] == 0
     assert facts["thresholds"] == params.load().audit.model_dump()
     stage.main()
     assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
 
 
-def test_an_outside_copy_of_a_known_image_is_confirmed(project: Path) -> None:
+def test_an_outside_copy_of_a_known_image_is_confirmed(twins: Path) -> None:
+    assert overlap.load() is None
     stage.main()
     found = overlap.load()
     assert found is not None and found.images is not None
-    copy = np.asarray(found.images[3])
+    copy = np.asarray(Image.fromarray(found.images[3]).resize((160, 120), Image.Resampling.BICUBIC))
     noise = np.random.default_rng(0).integers(0, 256, copy.shape, dtype=np.uint8)
-    result = overlap.compare(["copy", "noise"], iter([copy, noise]), found)
-    assert [name for name, _ in result["confirmed"]].count("noise") == 0 and result["unconfirmed"] == []
-    assert ["copy", found.image_id[3]] in result["confirmed"] or result["rejected"] > 0
+    enlarged = np.asarray(Image.fromarray(copy).resize((200, 150), Image.Resampling.BICUBIC))
+    result = overlap.compare(["copy", "noise"], iter([enlarged, noise]), found)
+    assert result["confirmed"] == [["copy", "ISIC_03"]] and result["unconfirmed"] == []
+    blind = overlap.compare(["copy"], iter([enlarged]), found._replace(images=None))
+    assert ["copy", "ISIC_03"] in blind["unconfirmed"] and blind["confirmed"] == []

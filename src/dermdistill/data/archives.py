@@ -83,7 +83,9 @@ def _members(path: Path) -> Iterator[File]:
             f"{path} is no complete zip (a broken download?); replace it, or run `make data` again"
         ) from None
     except OSError as error:
-        raise UserError(f"{path} is neither a folder nor a zip that can be read ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{path} is neither a folder nor a zip that can be read ({error.strerror}); check the path"
+        ) from None
     for info in archive.infolist():
         if info.is_dir():
             continue
