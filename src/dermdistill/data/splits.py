@@ -5,7 +5,8 @@ the positive class first; here a lesion falls into one part with all its images.
 diagnosis lesions are ordered by a seeded hash of their id and cut by largest remainder: the result
 depends on nothing but ids, labels, seed and shares, not on row order or library versions.
 An assignment made before is kept, so that growing data never moves a lesion between parts. Lesions that the
-audit found to be one ("twins") are drawn as one, unless an assignment made before has them already.
+audit found to be one ("twins") are drawn as one. If an earlier assignment has them in several parts, they go to
+the most exposed of these (train before val before holdout): what judges never gains a lesion that was seen.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import pandas as pd
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError
 
-PARTS = ("train", "val", "holdout")
+PARTS = ("train", "val", "holdout")  # the most exposed first
 
 
 def assign(
@@ -35,20 +36,20 @@ def assign(
         seed: changes the order of lesions.
         previous: lesion id → part of an earlier assignment; lesions in it stay where they are, new
             ones fill the part that is emptiest against its share within their diagnosis.
-        twins: lesion id → name of its group, from :func:`twin_groups`; a group falls into one part whole,
-            and a new lesion joins the part in which its group is already.
+        twins: lesion id → name of its group, from :func:`twin_groups`; a group falls into one part whole:
+            that of ``previous``, the most exposed one if there are several.
     """
     previous, twins = previous or {}, twins or {}
     before: dict[str, str] = {}  # group → part
-    for lesion in sorted(previous):
-        before.setdefault(twins.get(lesion, lesion), previous[lesion])
+    for lesion, part in previous.items():
+        group = twins.get(lesion, lesion)
+        before[group] = min(part, before.get(group, part), key=PARTS.index)
     assignment: dict[str, str] = {}
     for names in lesions_by_diagnosis(_grouped(table, twins)).values():
         kept = {name: before[name] for name in names if name in before}
         new = sorted((name for name in names if name not in before), key=lambda name: _order(seed, name))
         assignment |= kept | (_extend(kept, new, shares) if kept else _cut(new, shares))
-    lesions = sorted(table["lesion_id"].unique())
-    return {lesion: previous.get(lesion) or assignment[twins.get(lesion, lesion)] for lesion in lesions}
+    return {lesion: assignment[twins.get(lesion, lesion)] for lesion in sorted(table["lesion_id"].unique())}
 
 
 def kept(before: Mapping[str, Any], settings: Mapping[str, float], lesions: pd.Series) -> dict[str, str]:
