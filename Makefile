@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types unit data resplit repro verify readme exp ui clean
+.PHONY: help env demo test lint types unit data repro verify readme exp ui clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +37,6 @@ verify: env  ## recompute every number of the README from the committed predicti
 
 data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download the originals
 	dermdistill data $(if $(SOURCE),"$(SOURCE)")
-
-resplit: env  ## draw a new split that keeps confirmed twins together (retrains everything at the next repro)
-	rm -f data/splits/assignment.json data/splits/train.csv data/splits/val.csv data/splits/holdout.csv
-	dvc repro --single-item split
 
 repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 	dvc repro

@@ -1,4 +1,4 @@
-"""Assign lesions to train, val and holdout; keep the committed assignment if its parameters are the same."""
+"""Assign lesions to train, val and holdout; keep the committed assignment, but for twins that cross it."""
 
 import sys
 from pathlib import Path
@@ -34,8 +34,9 @@ def main() -> None:
     shares = {"train": 1 - settings["val"] - settings["holdout"]} | {name: settings[name] for name in PARTS[1:]}
     before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}
     previous = splits.kept(before, settings, table["lesion_id"])
-    groups = {} if before.get("frozen") else splits.twin_groups(twins)  # a given split is kept as it is
-    assignment = splits.assign(table, shares, settings["seed"], previous, groups)
+    groups = splits.twin_groups(twins)
+    joined = {} if before.get("frozen") else groups  # a given split is kept as it is
+    assignment = splits.assign(table, shares, settings["seed"], previous, joined)
     content = {"settings": settings} | ({"frozen": True} if before.get("frozen") else {})
     write_json(ASSIGNMENT, content | {"lesions": dict(sorted((previous | assignment).items()))})
     write_tables(table.assign(part=table["lesion_id"].map(assignment)), count, settings["seed"], groups)

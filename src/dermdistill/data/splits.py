@@ -4,6 +4,7 @@ A lesion is photographed up to six times and melanomas most often, so a split by
 the positive class first; here a lesion falls into one part with all its images. Within each
 diagnosis lesions are ordered by a seeded hash of their id and cut by largest remainder: the result
 depends on nothing but ids, labels, seed and shares, not on row order or library versions.
+
 An assignment made before is kept, so that growing data never moves a lesion between parts. Lesions that the
 audit found to be one ("twins") are drawn as one. If an earlier assignment has them in several parts, they go to
 the most exposed of these (train before val before holdout): what judges never gains a lesion that was seen.
@@ -34,8 +35,8 @@ def assign(
         table: ``image_id, lesion_id, dx``, one row an image.
         shares: part → share of lesions, summing to 1.
         seed: changes the order of lesions.
-        previous: lesion id → part of an earlier assignment; lesions in it stay where they are, new
-            ones fill the part that is emptiest against its share within their diagnosis.
+        previous: lesion id → part of an earlier assignment; lesions in it stay where they are (but for
+            twins), new ones fill the part that is emptiest against its share within their diagnosis.
         twins: lesion id → name of its group, from :func:`twin_groups`; a group falls into one part whole:
             that of ``previous``, the most exposed one if there are several.
     """
@@ -199,7 +200,7 @@ def audit(
 
 
 def _twins(table: pd.DataFrame, pairs: pd.DataFrame | None) -> dict[str, Any]:
-    """Confirmed twins and those that stand in several parts, which a kept assignment may still have."""
+    """Confirmed twins and those that stand in several parts, which a given split may have."""
     if pairs is None:
         return {}
     part = table.drop_duplicates("lesion_id").set_index("lesion_id")["part"]

@@ -134,7 +134,7 @@ def sentences(prepared: dict[str, Any], audit: dict[str, Any], split: dict[str, 
         )
     crossing = split.get("twin_lesions_in_several_parts", 0)
     said.append(
-        f"{crossing} pairs of twin lesions stand in different parts of the kept split; a fresh one keeps them together."
+        f"{crossing} pairs of twin lesions stand in different parts of the split, which was given and is kept as it is."
         if crossing
         else "No confirmed twins stand in different parts of the split."
     )
@@ -180,7 +180,7 @@ def _shares(table: pd.DataFrame, label: str) -> Figure:
             axes.barh(place + shift, table[name], 0.38, label=name, color=color)
     axes.set(xlabel=label)
     axes.set_yticks(place, [str(name) for name in table.index])
-    axes.legend()
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
@@ -207,5 +207,5 @@ def _colours(table: pd.DataFrame, colours: pd.DataFrame) -> Figure:
         axes.errorbar(place, middle, [middle - low, high - middle], fmt="o", markersize=4, color=color, label=channel)
     axes.set(ylabel="mean of the image, 0 to 255")
     axes.set_xticks(np.arange(len(known)), known)
-    axes.legend(ncols=3)
+    figure.legend(loc="outside upper right", ncols=3)
     return figure
