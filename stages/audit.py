@@ -18,11 +18,9 @@ def main() -> None:
         metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
-    known = audit.fingerprints(images)
-    pairs = audit.find(images, metadata, known, thresholds)
+    pairs = audit.find(images, metadata, thresholds)
     twins = pairs[pairs["confirmed"] & (pairs["lesion_a"] != pairs["lesion_b"])]
-    codes = metadata[["image_id"]].assign(phash=[f"{code:016x}" for code in known.codes])
-    for name, table in (("pairs", pairs), ("twins", twins), ("hashes", codes)):
+    for name, table in (("pairs", pairs), ("twins", twins)):
         with atomic(f"data/audit/{name}.csv") as path:
             table.to_csv(path, index=False, lineterminator="\n")
     found = audit.summary(pairs, metadata, audit.read_labels())

@@ -11,7 +11,7 @@ Deliberately absent: closing groups over unconfirmed pairs, and any use of the d
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +26,13 @@ MEASURED = ["inliers", "scale", "correlation"]
 VERDICTS = ("same", "different", "unsure")
 LABELS = Path(__file__).with_name("twin_labels.csv")
 CHUNK = 512  # items handed to the threads at once
+
+
+class Images(Protocol):
+    """Pictures (H, W, 3) uint8 of one size, by number: an array, or whatever reads them when they are looked at."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> np.ndarray: ...
 
 
 class Thresholds(NamedTuple):
@@ -44,8 +51,8 @@ class Fingerprints(NamedTuple):
     features: list[geometry.Features]
 
 
-def fingerprints(images: np.ndarray) -> Fingerprints:
-    """Of prepared images, (n, H, W, 3) uint8, mapped from disk: some 20 kB of features stay in memory for each."""
+def fingerprints(images: Images) -> Fingerprints:
+    """Of prepared images, mapped from disk: some 20 kB of features stay in memory for each."""
     cv2.setNumThreads(1)  # the pool below is what runs in parallel
 
     def one(i: int) -> tuple[np.uint64, geometry.Features]:
@@ -63,7 +70,7 @@ def propose(known: Fingerprints, thresholds: Thresholds) -> np.ndarray:
 
 
 def verify(
-    images: np.ndarray, features: Sequence[geometry.Features], pairs: np.ndarray, thresholds: Thresholds
+    images: Images, features: Sequence[geometry.Features], pairs: np.ndarray, thresholds: Thresholds
 ) -> pd.DataFrame:
     """What :func:`geometry.match` measures for each pair, and ``confirmed``."""
 
@@ -80,12 +87,13 @@ def confirms(table: pd.DataFrame, thresholds: Thresholds) -> pd.Series:
     return (table["inliers"] >= thresholds.inliers) & (table["correlation"] >= thresholds.correlation)
 
 
-def find(images: np.ndarray, metadata: pd.DataFrame, known: Fingerprints, thresholds: Thresholds) -> pd.DataFrame:
+def find(images: Images, metadata: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
     """Every candidate pair with what was measured, confirmed ones first, strongest first.
 
     Pairs within a lesion are kept too (``lesion_a == lesion_b``): what share of them is found and confirmed is
     the audit's own sensitivity.
     """
+    known = fingerprints(images)
     pairs = propose(known, thresholds)
     names = metadata[["image_id", "lesion_id", "dx"]]
     sides = [names.iloc[pairs[:, side]].reset_index(drop=True).add_suffix(f"_{'ab'[side]}") for side in (0, 1)]

@@ -11,6 +11,8 @@ Deliberately absent: global descriptors (colour histograms, VLAD), which found h
 candidates, and network embeddings, which would tie the audit to a trained model.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import cv2
@@ -69,8 +71,9 @@ def voted(descriptors: list[np.ndarray], votes: int) -> np.ndarray:
     owner = np.repeat(np.arange(len(few)), [len(rows) for rows in few])
     if len(owner) < DIMENSIONS:  # too few to learn components from, hence too few to share any
         return np.zeros((0, 2), np.int64)
-    vectors = reduced(np.concatenate(few))
-    index = _inverted_file(vectors)
+    with _one_thread():
+        vectors = reduced(np.concatenate(few))
+        index = _inverted_file(vectors)
     counts: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     for start in range(0, len(vectors), BATCH):
         _, hits = index.search(vectors[start : start + BATCH], NEIGHBOURS)
@@ -92,6 +95,17 @@ def reduced(descriptors: np.ndarray) -> np.ndarray:
     pca = faiss.PCAMatrix(roots.shape[1], DIMENSIONS)
     pca.train(roots[np.sort(chosen)])
     return pca.apply(roots)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What faiss learns depends in its last bits on the number of threads; looking up does not."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _inverted_file(vectors: np.ndarray) -> faiss.IndexIVFFlat:

@@ -108,7 +108,8 @@ def from_tables(
         table, source = _one(truths, where)
         groups = [pair for pair in tables if {"image", "lesion_id"} <= set(pair[1])]
         group = _one(groups, where)[0] if groups else None
-        return Found("challenge", challenge(table, group, source), source, images, group is not None)
+        known = group is not None or "lesion_id" in renamed(table, {})
+        return Found("challenge", challenge(table, group, source), source, images, known)
     if mapped:
         table, source = _one(mapped, where)
         known = "lesion_id" in renamed(table, mapping)
@@ -140,17 +141,15 @@ def challenge(truth: pd.DataFrame, groups: pd.DataFrame | None, source: str) -> 
     marks = truth[[name.upper() for name in CLASSES]].apply(pd.to_numeric, errors="coerce")
     single = (marks == 1).sum(axis=1) == 1
     dx = pd.Series(marks.to_numpy().argmax(axis=1), index=marks.index).map(dict(enumerate(CLASSES)))
-    table = pd.DataFrame({"image_id": truth["image"], "dx": dx.where(single, "none or several")})
+    table = renamed(truth, {}).assign(image_id=truth["image"], dx=dx.where(single, "none or several"))
     if groups is None:
         return _complete(table)
     groups = groups.rename(columns={"image": "image_id", "diagnosis_confirm_type": "dx_type"})
     if groups["image_id"].duplicated().any():
         raise UserError(f"{source}: the lesion grouping beside it lists images more than once; keep one row each")
-    kept = [name for name in ("image_id", "lesion_id", "dx_type") if name in groups]
-    merged = table.merge(groups[kept], on="image_id", how="left").fillna({"lesion_id": ""})
-    if "dx_type" in merged:
-        merged["dx_type"] = merged["dx_type"].map(lambda value: CONFIRMED.get(value, value))
-    return _complete(merged)
+    kept = [name for name in ("lesion_id", "dx_type") if name in groups]
+    merged = table.drop(columns=kept, errors="ignore").merge(groups[["image_id", *kept]], on="image_id", how="left")
+    return _complete(merged.fillna({"lesion_id": ""}))
 
 
 def mapped_table(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
@@ -193,7 +192,8 @@ def _complete(table: pd.DataFrame) -> pd.DataFrame:
     """All of COLUMNS; without lesion_id each image is its own lesion."""
     absent = {name: value for name, value in UNKNOWN.items() if name not in table}
     lesion = table["lesion_id"] if "lesion_id" in table else table["image_id"]
-    return table.assign(lesion_id=lesion, **absent)[COLUMNS].fillna("")
+    table = table.assign(lesion_id=lesion, **absent)[COLUMNS].fillna("")
+    return table.assign(dx_type=table["dx_type"].map(lambda words: CONFIRMED.get(words, words)))
 
 
 def _tables(files: list[File]) -> list[tuple[File, pd.DataFrame]]:

@@ -54,7 +54,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 def features(plane: np.ndarray) -> Features:
     """SIFT features of a grey picture."""
-    points, descriptors = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=CONTRAST).detectAndCompute(plane, None)
+    points, descriptors = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=CONTRAST).detectAndCompute(plane, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
     order = sorted(range(len(points)), key=lambda i: -points[i].size)  # large features survive another framing best

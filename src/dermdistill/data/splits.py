@@ -115,7 +115,7 @@ def given(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, str]:
         raise ValueError(f"knows the parts {', '.join(map(repr, unknown))}, which are none of {', '.join(PARTS)}")
     key = "lesion_id" if "lesion_id" in rows else "image_id"
     merged = table[["image_id", "lesion_id"]].merge(rows[[key, "part"]].drop_duplicates(), on=key, how="left")
-    crossing = sorted(name for name, parts in merged.groupby("lesion_id")["part"] if parts.nunique() > 1)
+    crossing = sorted(str(name) for name, parts in merged.groupby("lesion_id")["part"] if parts.nunique() > 1)
     if crossing:
         raise ValueError(f"puts images of one lesion into several parts ({_some(crossing)})")
     without = sorted(merged["lesion_id"][merged.groupby("lesion_id")["part"].transform("count") == 0].unique())

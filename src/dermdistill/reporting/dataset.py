@@ -74,14 +74,14 @@ def colour(images: np.ndarray) -> pd.DataFrame:
 def statistics(sources: pd.DataFrame, colours: pd.DataFrame) -> dict[str, Any]:
     """Sizes and colour modes of the raw files, and quantiles of the mean colour."""
     sizes = (sources["width"].astype(str) + " × " + sources["height"].astype(str)).value_counts()
-    quantiles = colours.quantile([0.05, 0.5, 0.95])
     return {
         "raw_sizes": {str(k): int(v) for k, v in sizes.head(5).items()},
         "raw_sizes_in_all": len(sizes),
         "raw_modes": {str(k): int(v) for k, v in sources["mode"].value_counts().items()},
         "raw_megabytes": round(float(sources["bytes"].sum()) / 1e6, 1),
         "mean_colour": {
-            name: {f"{q:.0%}": round(float(quantiles.loc[q, name]), 1) for q in quantiles.index} for name in colours
+            str(name): {f"{q:.0%}": round(float(values.quantile(q)), 1) for q in (0.05, 0.5, 0.95)}
+            for name, values in colours.items()
         },
     }
 
