@@ -1,10 +1,11 @@
 """How split and audit grow: synthetic rows and fingerprints at 10 k, 100 k and 1 M, time and peak memory.
 
-    python -m benchmarks.data_scale [ROWS …]     # default: 10000 100000 1000000; writes benchmarks/data_scale.json
+    python -m benchmarks.data_scale [ROWS …]     # default: 10000 100000 1000000; writes results/data_scale.json
 
-Each size runs in a process of its own, so that the peak is its own. Rows are drawn like HAM10000: 1.34 images a
+Each size runs in a process of its own, so that the peak is its own. Beside wall-clock seconds stand CPU seconds of
+all threads, which a busy machine changes less. Rows are drawn like HAM10000: 1.34 images a
 lesion, its shares of diagnoses. Hashes are uniform but for planted near-copies (``PLANTED`` of the rows, up to
-``DISTANCE`` bits changed); real ones cluster, which costs more: the last line measures them where they are.
+``DISTANCE`` bits changed); real ones cluster, which costs more: the last entry measures those of the prepared images.
 Local features are random points around planted copies, ``candidates.PER_PICTURE`` to a picture.
 Recall is against comparing all pairs, which only the smallest size can afford.
 """
@@ -21,13 +22,14 @@ import numpy as np
 import pandas as pd
 
 from dermdistill.classes import CLASSES
-from dermdistill.data import candidates, splits
+from dermdistill.data import candidates, geometry, splits
 
 SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
 OF_CLASS = (0.669, 0.111, 0.110, 0.051, 0.033, 0.014, 0.012)
 PLANTED, DISTANCE, SEED = 0.01, 4, 0
 BRUTE, VOTED = 10_000, 100_000  # largest sizes for all pairs, and for local features
-OUT = Path(__file__).with_suffix(".json")
+OUT = Path(__file__).parent / "results/data_scale.json"
+IMAGES = Path("data/prepared/images.npy")
 
 
 def table(rows: int, random: np.random.Generator) -> pd.DataFrame:
@@ -57,10 +59,10 @@ def descriptors(rows: int, random: np.random.Generator) -> list[np.ndarray]:
     return list(found)
 
 
-def timed(function: Any, *arguments: Any) -> tuple[Any, float]:
-    start = time.perf_counter()
+def timed(function: Any, *arguments: Any) -> tuple[Any, dict[str, float]]:
+    wall, cpu = time.perf_counter(), time.process_time()
     result = function(*arguments)
-    return result, round(time.perf_counter() - start, 2)
+    return result, {"seconds": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
 
 
 def measure(rows: int) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def measure(rows: int) -> dict[str, Any]:
     codes = hashes(rows, random)
     pairs, near = timed(candidates.near, codes, DISTANCE)
     found: dict[str, Any] = {
-        "rows": rows, "split_seconds": fresh, "extend_seconds": grown, "near_seconds": near, "near_pairs": len(pairs),
+        "rows": rows, "split": fresh, "extend": grown, "near": near, "near_pairs": len(pairs),
     }  # fmt: skip
     if rows <= BRUTE:
         found["near_recall"] = recall(codes, pairs)
@@ -81,7 +83,7 @@ def measure(rows: int) -> dict[str, Any]:
         count = int(PLANTED * rows)
         planted = {(i, rows - count + i) for i in range(count)}
         hit = len(planted & {tuple(pair) for pair in voted.tolist()}) / count
-        found |= {"voted_seconds": seconds, "voted_pairs": len(voted), "voted_recall_of_planted": round(hit, 4)}
+        found |= {"voted": seconds, "voted_pairs": len(voted), "voted_recall_of_planted": round(hit, 4)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found | {"peak_gib": round(peak, 2)}
 
@@ -95,10 +97,21 @@ def recall(codes: np.ndarray, pairs: np.ndarray) -> float:
     return len(wanted & {tuple(pair) for pair in pairs.tolist()}) / len(wanted)
 
 
-def real(path: Path) -> dict[str, Any]:
-    codes = np.array([int(code, 16) for code in pd.read_csv(path, dtype=str)["phash"]], np.uint64)
-    pairs, seconds = timed(candidates.near, codes, DISTANCE)
-    return {"rows": len(codes), "near_seconds": seconds, "near_pairs": len(pairs), "near_recall": recall(codes, pairs)}
+def real() -> dict[str, Any]:
+    images = np.load(IMAGES, mmap_mode="r", allow_pickle=False)
+    codes = np.array([candidates.phash(geometry.grey(image)) for image in images], np.uint64)
+    pairs, near = timed(candidates.near, codes, DISTANCE)
+    table = pd.read_csv(IMAGES.with_name("metadata.csv"), dtype=str)
+    audited = pd.read_csv("data/audit/pairs.csv")
+    confirmed = set(audited[audited["confirmed"]][["image_a", "image_b"]].itertuples(index=False, name=None))
+    lesion, image = table["lesion_id"].to_numpy(), table["image_id"].to_numpy()
+    same = lesion[pairs[:, 0]] == lesion[pairs[:, 1]]
+    different = [tuple(image[pair]) for pair in pairs[~same]]
+    return {
+        "rows": len(codes), "near": near, "near_pairs": len(pairs), "near_recall": recall(codes, pairs),
+        "near_pairs_of_one_lesion": int(same.sum()), "near_pairs_of_different_lesions": len(different),
+        "of_these_confirmed": sum(pair in confirmed for pair in different),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -112,9 +125,9 @@ def main() -> None:
         found.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         print(found[-1], flush=True)
     content: dict[str, Any] = {"synthetic": found}
-    prepared = Path("data/audit/hashes.csv")
-    if prepared.exists():
-        content["ham10000"] = real(prepared)
+    if IMAGES.exists():  # and data/audit/pairs.csv: after `dvc repro audit`
+        content["ham10000"] = real()
+    OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(content, indent=2) + "\n")
 
 

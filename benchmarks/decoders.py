@@ -1,6 +1,6 @@
 """Which JPEG decoder for `prepare`? Time by image, and whether the prepared pixels stay the same.
 
-    python -m benchmarks.decoders IMAGES.zip [COUNT]     # writes benchmarks/decoders.json
+    python -m benchmarks.decoders IMAGES.zip [COUNT]     # writes results/decoders.json
 
 Two sources: the images as they are, and each enlarged to 600 × 450 and encoded again, the size of the originals.
 Interleaved, one thread, the best of three rounds. ``simplejpeg`` is no dependency: `pip install simplejpeg`.
@@ -22,7 +22,7 @@ from PIL import Image
 from dermdistill.data import pixels
 
 SIZE = (150, 200)  # of the prepared images
-OUT = Path(__file__).with_suffix(".json")
+OUT = Path(__file__).parent / "results/decoders.json"
 
 
 def by_pillow(content: bytes) -> np.ndarray:
@@ -75,6 +75,7 @@ def main() -> None:
         names = archive.namelist()[: int(sys.argv[2]) if len(sys.argv) > 2 else 300]
         files = [archive.read(name) for name in names]
     content = {"as they are": compare(files), "600 × 450": compare([enlarged(one) for one in files])}
+    OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     print(json.dumps(content, indent=2, ensure_ascii=False))
 

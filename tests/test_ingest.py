@@ -1,5 +1,6 @@
 """Raw data in every form they come in give the same arrays; faulty ones give one sentence and leave nothing behind."""
 
+import dataclasses
 import io
 import shutil
 import struct
@@ -293,6 +294,11 @@ def zip_leads_out(raw: Path) -> None:
 
 def zip_with_absolute_path(raw: Path) -> None:
     with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
+        archive.writestr("/etc/x.jpg", b"")
+
+
+def zip_with_path_of_windows(raw: Path) -> None:
+    with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
         archive.writestr(zipfile.ZipInfo("C:\\Users\\me\\x.jpg"), b"")
 
 
@@ -370,7 +376,8 @@ FAULTS = [
     (pixel_bomb, r"image ISIC_\d+ has more than 200,000,000 pixels; scale it down"),
     (zip_bomb, r"ISIC_\d+\.jpg in data/raw/\S+\.zip unpacks to more than 100,000,000 bytes"),
     (zip_leads_out, r"part_1\.zip holds '\.\./\.\./outside\.jpg', a path that leads out of the archive"),
-    (zip_with_absolute_path, r"part_1\.zip holds 'C:.*x\.jpg', a path that leads out of the archive"),
+    (zip_with_absolute_path, r"part_1\.zip holds '/etc/x\.jpg', a path that leads out of the archive"),
+    (zip_with_path_of_windows, r"part_1\.zip holds 'C:.*x\.jpg', a path that leads out of the archive"),
     (twice_in_a_zip, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*zip:again/"),
     (encrypted_zip, r"part_1\.zip is encrypted \(ISIC_\d+\.jpg\); unpack it with its password"),
     (two_places, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*; remove one"),
@@ -410,6 +417,20 @@ def test_as_a_process_a_fault_is_one_line_and_no_file(
     assert len(errors) == 1 and ended.stderr.rstrip().endswith(errors[0])
     assert not Path("metrics/prepare.json").exists()
     assert not Path("data/prepared").exists() or not list(Path("data/prepared").iterdir())
+
+
+def test_an_interruption_leaves_what_was_there_and_nothing_else(project: Path) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("data/prepared").iterdir()}
+
+    def interrupted() -> bytes:
+        raise KeyboardInterrupt
+
+    before, raw = files(), open_raw(RAW)
+    readers = [*raw.readers[:-1], interrupted]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataclasses.replace(raw, readers=readers), "data/prepared", *SIZE)
+    assert files() == before
 
 
 def test_the_raw_stage_finds_missing_images_before_anything_is_decoded(project: Path, run_stage: RunStage) -> None:
