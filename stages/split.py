@@ -31,19 +31,19 @@ def main() -> None:
     count = settings.pop("folds")
     table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
     twins = pd.read_csv("data/audit/twins.csv", dtype=str)
+    groups = splits.twin_groups(twins)
     shares = {"train": 1 - settings["val"] - settings["holdout"]} | {name: settings[name] for name in PARTS[1:]}
     before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}
     previous = splits.kept(before, settings, table["lesion_id"])
-    groups = splits.twin_groups(twins)
-    joined = {} if before.get("frozen") else groups  # a given split is kept as it is
-    assignment = splits.assign(table, shares, settings["seed"], previous, joined)
-    content = {"settings": settings} | ({"frozen": True} if before.get("frozen") else {})
-    write_json(ASSIGNMENT, content | {"lesions": dict(sorted((previous | assignment).items()))})
+    frozen = {"frozen": True} if before.get("frozen") else {}  # a given split is kept as it is
+    assignment = splits.assign(table, shares, settings["seed"], previous, {} if frozen else groups)
+    lesions = dict(sorted((previous | assignment).items()))
+    write_json(ASSIGNMENT, {"settings": settings} | frozen | {"lesions": lesions})
     write_tables(table.assign(part=table["lesion_id"].map(assignment)), count, settings["seed"], groups)
     write_json("metrics/split.json", settings | splits.audit(table, written(), shares, twins))
-    old = sum(lesion in previous for lesion in assignment)
+    new = len(assignment.keys() - previous.keys())
     moved = sum(previous.get(lesion, part) != part for lesion, part in assignment.items())
-    print(f"{len(assignment):,} lesions: {len(assignment) - old:,} newly assigned, {moved:,} moved to join a twin")
+    print(f"{len(assignment):,} lesions: {new:,} newly assigned, {moved:,} moved to join a twin")
 
 
 def write_tables(table: pd.DataFrame, count: int, seed: int, groups: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ Images are decoded once, by all cores, a few dozen at a time, and written in ord
 later stages map into memory: the peak does not grow with the number of images. Which form the raw data come in
 is found out by :mod:`dermdistill.data.forms`. Deliberately absent: anything that looks at the label while
 touching pixels, and another JPEG decoder than Pillow's (``benchmarks/README.md`` tells what others would gain,
-and that their pixels differ).
+and that their pixels of larger images differ).
 """
 
 import hashlib
