@@ -1,7 +1,7 @@
 """Leakage that lesion ids do not show: photographs of one lesion that carry two ids ("twins").
 
 Two cheap searches propose pairs (:mod:`dermdistill.data.candidates`), a geometric check confirms some of them
-(:mod:`dermdistill.data.geometry`), and lesions joined by a confirmed pair stay on one side of every fresh split
+(:mod:`dermdistill.data.geometry`), and lesions joined by a confirmed pair stand in one part of the split
 (:mod:`dermdistill.data.splits`). The thresholds were set on HAM10000 by looking: ``twin_labels.csv`` holds
 the pairs that were looked at and the verdicts, :func:`precision` measures against them.
 
