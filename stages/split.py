@@ -1,4 +1,4 @@
-"""Assign lesions to train, val and holdout; keep the committed assignment if its parameters are the same."""
+"""Assign lesions to train, val and holdout; keep the committed assignment, but for twins that cross it."""
 
 import sys
 from pathlib import Path
@@ -6,18 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from dermdistill import params
-from dermdistill.data.splits import PARTS, assign, audit
+from dermdistill.data import splits
+from dermdistill.data.splits import PARTS
 from dermdistill.errors import UserError, run
 from dermdistill.files import atomic, read_json, write_json
 
 FOLDER = Path("data/splits")
 ASSIGNMENT = FOLDER / "assignment.json"  # every lesion ever assigned with these parameters, present or not
-
-
-def committed(settings: dict[str, float]) -> dict[str, str]:
-    """Lesion id → part as assigned before, or nothing if that was with other parameters."""
-    before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}
-    return dict(before["lesions"]) if before.get("settings") == settings else {}
 
 
 def written() -> pd.Series:
@@ -33,18 +28,33 @@ def written() -> pd.Series:
 
 def main() -> None:
     settings = params.load().split.model_dump()
+    count = settings.pop("folds")
     table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    twins = pd.read_csv("data/audit/twins.csv", dtype=str)
+    groups = splits.twin_groups(twins)
     shares = {"train": 1 - settings["val"] - settings["holdout"]} | {name: settings[name] for name in PARTS[1:]}
-    previous = committed(settings)
-    assignment = assign(table, shares, settings["seed"], previous)
-    write_json(ASSIGNMENT, {"settings": settings, "lesions": dict(sorted((previous | assignment).items()))})
+    before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}
+    previous = splits.kept(before, settings, table["lesion_id"])
+    frozen = {"frozen": True} if before.get("frozen") else {}  # a given split is kept as it is
+    assignment = splits.assign(table, shares, settings["seed"], previous, {} if frozen else groups)
+    lesions = dict(sorted((previous | assignment).items()))
+    write_json(ASSIGNMENT, {"settings": settings} | frozen | {"lesions": lesions})
+    write_tables(table.assign(part=table["lesion_id"].map(assignment)), count, settings["seed"], groups)
+    write_json("metrics/split.json", settings | splits.audit(table, written(), shares, twins))
+    new = len(assignment.keys() - previous.keys())
+    moved = sum(previous.get(lesion, part) != part for lesion, part in assignment.items())
+    print(f"{len(assignment):,} lesions: {new:,} newly assigned, {moved:,} moved to join a twin")
+
+
+def write_tables(table: pd.DataFrame, count: int, seed: int, groups: dict[str, str]) -> None:
+    columns = ["image_id", "lesion_id", "dx", "dx_type"]
+    if count:  # of train and val, which cross-validation pools
+        dealt = splits.folds(table[table["part"] != "holdout"], count, seed, groups)
+        table = table.assign(fold=table["lesion_id"].map(dealt))
     for part in PARTS:
-        rows = table[table["lesion_id"].map(assignment) == part]
+        shown = [*columns, "fold"] if count and part != "holdout" else columns
         with atomic(FOLDER / f"{part}.csv") as path:
-            rows[["image_id", "lesion_id", "dx", "dx_type"]].to_csv(path, index=False)
-    write_json("metrics/split.json", settings | audit(table, written(), shares))
-    kept = sum(lesion in previous for lesion in assignment)
-    print(f"{len(assignment):,} lesions: {kept:,} kept where they were, {len(assignment) - kept:,} newly assigned")
+            table[table["part"] == part][shown].to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -169,15 +169,15 @@ def phantom_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(phantom_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the first three stages have run. Shared: use ``project`` instead."""
-    from stages import prepare, raw, split
+    """A folder in which the first four stages have run. Shared: use ``project`` instead."""
+    from stages import audit, prepare, raw, split
 
     folder = tmp_path_factory.mktemp("prepared")
     shutil.copytree(phantom_raw, folder / "data/raw")
     write_params(folder, shrunk_params())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for stage in (raw, prepare, split):
+        for stage in (raw, prepare, audit, split):
             stage.main()
     return folder
 

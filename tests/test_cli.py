@@ -14,9 +14,9 @@ from conftest import environment
 from PIL import Image
 from test_runtime import tiny_model
 
-from dermdistill import cli, external
+from dermdistill import cli
 from dermdistill.classes import CLASSES
-from dermdistill.data import fingerprints
+from dermdistill.data import fingerprints, outside, overlap
 from dermdistill.deployment.runtime import Detector
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
@@ -50,8 +50,9 @@ def labelled(tmp_path: Path) -> Path:
 def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """The one image that the model is said to have been trained on."""
     image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
-    fingerprints.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / "fingerprints.csv", index=False)
-    monkeypatch.setattr(external, "FINGERPRINTS", tmp_path / "fingerprints.csv")
+    (tmp_path / "data").mkdir()
+    fingerprints.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
+    monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
     return image
 
 
@@ -185,7 +186,7 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     assert dropped == {key: value for key, value in without.items() if key != "shared_with_train"}
     cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
     assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
-    external.FINGERPRINTS.unlink()
+    (tmp_path / overlap.FINGERPRINTS).unlink()
     assert "fingerprints.csv is missing" in refusal(*call)
 
 
@@ -225,13 +226,33 @@ def test_an_image_without_label_is_named_and_left_out(
     assert "1 images without a label are left out (extra)" in capsys.readouterr().err
 
 
+def test_other_column_names_and_words_are_understood(model: Path, labelled: Path, tmp_path: Path) -> None:
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    words = {"mel": "Melanoma", "nv": "NEV", "akiec": "ACK"}
+    renamed = [("Img ID", "Diagnostic"), *((f"{name}.png", words.get(dx, dx)) for name, dx in rows)]
+    write(tmp_path / "renamed.csv", renamed)
+    ham = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "a")
+    assert evaluate(model, labelled / "images", tmp_path / "renamed.csv", tmp_path / "b") == ham
+
+
+def test_traits_and_lesions_beside_one_hot_labels_are_read(labelled: Path, tmp_path: Path) -> None:
+    with (labelled / "onehot.csv").open() as stream:
+        head, *rows = csv.reader(stream)
+    more = [(*row, f"L{n // 2}" if n else "", 10 * (n % 9), "histopathology") for n, row in enumerate(rows)]
+    write(tmp_path / "more.csv", [(*head, "lesion_id", "age_approx", "diagnosis_confirm_type"), *more])
+    found = outside.read_labels(tmp_path / "more.csv").set_index("image_id")
+    assert found.loc[rows[0][0], "lesion_id"] == rows[0][0]  # left empty: a lesion of its own
+    assert found.loc[rows[5][0], ["lesion_id", "age", "dx_type"]].tolist() == ["L2", 50, "histo"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("image_id", "dx"), ("a", "melanoma")], "a have no single diagnosis"),
-        ([("image", *map(str.upper, CLASSES)), ("a", 1, 1, 0, 0, 0, 0, 0)], "a have no single diagnosis"),
+        ([("image_id", "dx"), ("a", "melanosis"), ("b", "wart")], "unknown dx 'melanosis', 'wart' (known: nv, mel"),
+        ([("image", *map(str.upper, CLASSES)), ("a", 1, 1, 0, 0, 0, 0, 0)], "unknown dx 'none or several'"),
         ([("image_id", "dx"), ("a", "nv"), ("a", "nv")], "a more than once"),
-        ([("name", "dx"), ("a", "nv")], "lacks columns"),
+        ([("name", "dx"), ("a", "nv")], "has no table with an image id and a diagnosis"),
         ([("image_id", "dx")], "no rows"),
     ],
 )
@@ -248,7 +269,7 @@ def test_bad_images_are_refused(model: Path, labelled: Path, tmp_path: Path, ref
     assert "neither a folder nor" in refusal("evaluate", "--model", model, "--images", labels, "--labels", labels)
     picture(labelled / "images" / "ISIC_0000001.jpg", (1, 2, 3))
     said = refusal("evaluate", "--model", model, "--images", labelled / "images", "--labels", labels)
-    assert "ISIC_0000001 more than once" in said
+    assert "image ISIC_0000001 is there more than once" in said
 
 
 def test_phantom_draws_a_data_set(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ NARROWER = {
     "reporting/plots.py": LEAVES,
 }
 HEAVY = {
+    "cv2": {"data"},
+    "faiss": {"data"},
+    "pandera": {"data/schema.py"},
     "torch": {"learning", "deployment/export.py", "deployment/quantize.py", "stages"},
     "torchvision": set(),
     "lightning_fabric": {"learning"},

@@ -1,8 +1,11 @@
 """Raw data in every form they come in give the same arrays; faulty ones give one sentence and leave nothing behind."""
 
+import dataclasses
 import io
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +131,44 @@ def test_extra_columns_and_images_without_a_row_are_ignored_and_counted(
     assert (tmp_path / "out/metadata.csv").read_bytes() == expected[1]
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "I;16", "RGBA"])
+def test_other_colour_modes_and_a_wrong_extension_are_read(raw: Path, tmp_path: Path, mode: str) -> None:
+    """What a table of faults must also tell: these are none."""
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((60, 80), 40_000, np.uint16))
+    else:
+        picture = Image.new("RGB", (80, 60), (156, 156, 156)).convert(mode)
+    content = encoded(picture, "TIFF")  # named .jpg all the same
+    rezip(raw, lambda members: members.update({next(iter(members)): content}))
+    prepare(open_raw(raw), tmp_path / "out", *SIZE)
+    with zipfile.ZipFile(raw / PARTS[0]) as archive:
+        name = Path(archive.namelist()[0]).stem
+    sources = pd.read_csv(tmp_path / "out/sources.csv", index_col="image_id")
+    row = list(sources.index).index(name)
+    images = np.load(tmp_path / "out/images.npy", mmap_mode="r")
+    assert sources["mode"][name] == mode
+    assert np.abs(images[row].astype(int) - 156).mean() <= 6  # a palette is coarse and dithered
+
+
+def test_ids_differing_in_case_from_their_files_are_found(
+    raw: Path, tmp_path: Path, expected: tuple[bytes, bytes]
+) -> None:
+    def lower(members: dict[str, bytes]) -> None:
+        items = list(members.items())
+        members.clear()
+        members |= {name.lower().replace(".jpg", ".JPG"): content for name, content in items}
+
+    rezip(raw, lower)
+    assert outputs(raw, tmp_path / "out") == expected
+
+
+def test_quoted_commas_stay_in_their_field(raw: Path, tmp_path: Path) -> None:
+    edit_table(raw, lambda text: text.replace(",back\n", ',"back, left"\n'))
+    prepare(open_raw(raw), tmp_path / "out", *SIZE)
+    table = pd.read_csv(tmp_path / "out/metadata.csv")
+    assert (table["localization"] == "back, left").any() and not (table["localization"] == "back").any()
+
+
 def test_missing_ages_stay_missing(raw: Path, tmp_path: Path) -> None:
     edit_table(raw, lambda text: text.replace(first_age(text), ",,", 1))
     before = (pd.read_csv(raw / TABLE)["age"]).isna().sum()
@@ -212,6 +253,73 @@ def listed_twice(raw: Path) -> None:
     edit_table(raw, lambda text: text + text.splitlines()[1] + "\n")
 
 
+def several_faults(raw: Path) -> None:
+    """Every finding is in the one sentence, with counts."""
+    edit_table(
+        raw, lambda text: text.replace(",nv,", ",wart,", 2).replace(first_age(text), ",-3,") + ",ISIC_2,mel,histo,,,\n"
+    )
+
+
+def same_id_in_another_case(raw: Path) -> None:
+    edit_table(raw, lambda text: text + text.splitlines()[1].replace("ISIC", "isic") + "\n")
+
+
+def bare_text_as_jpeg(raw: Path) -> None:
+    rezip(raw, lambda members: members.update({next(iter(members)): b"not a picture, whatever its name says"}))
+
+
+def one_pixel(raw: Path) -> None:
+    rezip(raw, lambda members: members.update({next(iter(members)): encoded(Image.new("RGB", (1, 1)), "PNG")}))
+
+
+def pixel_bomb(raw: Path) -> None:
+    """A few kilobytes that claim 900 million pixels."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    rezip(raw, lambda members: members.update({next(iter(members)): bomb}))
+
+
+def zip_bomb(raw: Path) -> None:
+    rezip(raw, lambda members: members.update({next(iter(members)): bytes(101_000_000)}), zipfile.ZIP_DEFLATED)
+
+
+def zip_leads_out(raw: Path) -> None:
+    with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
+        archive.writestr("../../outside.jpg", b"")
+
+
+def zip_with_absolute_path(raw: Path) -> None:
+    with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
+        archive.writestr("/etc/x.jpg", b"")
+
+
+def zip_with_path_of_windows(raw: Path) -> None:
+    with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
+        archive.writestr(zipfile.ZipInfo("C:\\Users\\me\\x.jpg"), b"")
+
+
+def twice_in_a_zip(raw: Path) -> None:
+    with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
+        archive.writestr("again/" + archive.namelist()[0], b"")
+
+
+def encrypted_zip(raw: Path) -> None:
+    """The flag that an encrypting program sets, in the archive's directory."""
+    content = bytearray((raw / PARTS[0]).read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (raw / PARTS[0]).write_bytes(content)
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
 def two_places(raw: Path) -> None:
     unpack(raw, keep_zips=True)
 
@@ -260,11 +368,22 @@ FAULTS = [
     (truncated_image, r"image ISIC_\d+ cannot be read \(.+\); replace the file"),
     (no_column, r"HAM10000_metadata\.csv lacks the column\(s\) dx_type; it has lesion_id, .*ground_truth"),
     (unknown_dx, r"has unknown dx 'nevus' \(known: nv, mel,"),
-    (listed_twice, r"lists ISIC_\d+ more than once \(1 repeated"),
+    (listed_twice, r"has ISIC_\d+ more than once \(1 repeated"),
+    (same_id_in_another_case, r"has isic_\d+ more than once \(1 repeated"),
+    (several_faults, r"1 rows without lesion_id and unknown dx 'wart' .* and ages .* such as '-3'"),
+    (bare_text_as_jpeg, r"image ISIC_\d+ cannot be read \(not an image\); replace the file"),
+    (one_pixel, r"image ISIC_\d+ is 1 × 1 pixels, which shows nothing; replace the file"),
+    (pixel_bomb, r"image ISIC_\d+ has more than 200,000,000 pixels; scale it down"),
+    (zip_bomb, r"ISIC_\d+\.jpg in data/raw/\S+\.zip unpacks to more than 100,000,000 bytes"),
+    (zip_leads_out, r"part_1\.zip holds '\.\./\.\./outside\.jpg', a path that leads out of the archive"),
+    (zip_with_absolute_path, r"part_1\.zip holds '/etc/x\.jpg', a path that leads out of the archive"),
+    (zip_with_path_of_windows, r"part_1\.zip holds 'C:.*x\.jpg', a path that leads out of the archive"),
+    (twice_in_a_zip, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*zip:again/"),
+    (encrypted_zip, r"part_1\.zip is encrypted \(ISIC_\d+\.jpg\); unpack it with its password"),
     (two_places, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*; remove one"),
     (age_as_text, r"ages that are no number from 0 to 120, such as 'fifty'"),
     (age_beyond, r"ages that are no number from 0 to 120, such as '450'"),
-    (no_lesion, r"has 1 rows without image_id or lesion_id"),
+    (no_lesion, r"1 rows without lesion_id"),
     (no_rows, r"HAM10000_metadata\.csv has no rows"),
     (nothing_in_table, r"HAM10000_metadata\.csv is no readable table"),
     (short_row, r"has unknown dx ''"),
@@ -298,6 +417,20 @@ def test_as_a_process_a_fault_is_one_line_and_no_file(
     assert len(errors) == 1 and ended.stderr.rstrip().endswith(errors[0])
     assert not Path("metrics/prepare.json").exists()
     assert not Path("data/prepared").exists() or not list(Path("data/prepared").iterdir())
+
+
+def test_an_interruption_leaves_what_was_there_and_nothing_else(project: Path) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("data/prepared").iterdir()}
+
+    def interrupted() -> bytes:
+        raise KeyboardInterrupt
+
+    before, raw = files(), open_raw(RAW)
+    readers = [*raw.readers[:-1], interrupted]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataclasses.replace(raw, readers=readers), "data/prepared", *SIZE)
+    assert files() == before
 
 
 def test_the_raw_stage_finds_missing_images_before_anything_is_decoded(project: Path, run_stage: RunStage) -> None:

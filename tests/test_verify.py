@@ -16,7 +16,7 @@ from dermdistill.classes import CLASSES
 from dermdistill.evaluation import calibration, corrupted, metrics, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons, error_figures, plots, report
+from dermdistill.reporting import cases, comparisons, dataset, error_figures, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
 
 SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
@@ -126,6 +126,14 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
     shares = {"least_likely": 0.1, "all": 0.4}
     counts = {"least_likely": 8, "melanomas": 30, "neighbours": 5}
     write_json(root / "metrics/explain.json", counts | {"melanoma_among_neighbours": shares})
+    for name in dataset.FIGURES:
+        plots.save(dot, root / f"plots/data/{name}.png")
+    for name in dataset.PICTURES:
+        plots.save(dot, root / f"reports/data/{name}.png")
+    seen = dict.fromkeys(("confirmed_and_same", "confirmed_but_different", "unsure", "pairs"), 3)
+    found = {"candidates_of_different_lesions": 9, "confirmed_twins": 4, "within_lesions": {"pairs": 9, "confirmed": 7}}
+    write_json(root / "metrics/audit.json", found | {"labelled_by_eye": seen | {"precision_of_confirmed": 0.5}})
+    write_json(root / "metrics/describe.json", {"raw_sizes": {"200 × 150": 10015}})
     counts = dict.fromkeys(CLASSES, 100)
     write_json(
         root / "metrics/prepare.json", {"images": 10015, "images_by_diagnosis": counts, "files_without_a_row": []}

@@ -85,6 +85,28 @@ def summary(given: argparse.Namespace) -> None:
     print("\n".join(lines()))
 
 
+def split(given: argparse.Namespace) -> None:
+    """Use somebody's own split, frozen: a table of part and lesion_id or image_id."""
+    import pandas as pd
+
+    from dermdistill.data import splits
+    from dermdistill.files import write_json
+
+    try:
+        rows = pd.read_csv(given.table, dtype=str)
+        data = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    except (OSError, ValueError) as error:
+        raise UserError(f"a table cannot be read ({error}); give a CSV file, after `dvc repro prepare`") from None
+    if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
+        raise UserError(f"{given.table} needs the columns part and lesion_id or image_id")
+    try:
+        lesions = splits.given(rows, data)
+    except ValueError as error:
+        raise UserError(f"{given.table} {error}; correct it") from None
+    write_json("data/splits/assignment.json", {"settings": {}, "frozen": True, "lesions": lesions})
+    print(f"{len(lesions):,} lesions as {given.table} says; `dvc repro` uses them")
+
+
 def shipped() -> Path:
     """The shipped model: below the working folder, else in the repository this module lies in."""
     return SHIPPED if SHIPPED.exists() else Path(__file__).resolve().parents[2] / SHIPPED
@@ -142,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add(data)
     command.add_argument("source", nargs="?", type=Path, help="folder with a local copy; default: download")
     add(summary)
+    command = add(split)
+    command.add_argument("table", type=Path, help="CSV: part (train, val, holdout) and lesion_id or image_id")
     return parser
 
 

@@ -8,23 +8,21 @@ Deliberately absent: a verdict on whether the outside set is like HAM10000. It h
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from dermdistill.classes import CLASSES
-from dermdistill.data import fingerprints, outside, pixels
+from dermdistill.data import fingerprints, outside, overlap, pixels
+from dermdistill.data.archives import Reader
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, corrupted, predictions, protocol, robustness, selective
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import atomic, write_json
 
-FINGERPRINTS = Path("data/fingerprints.csv")
 SETTINGS = protocol.Settings(1000, 15, 0, [0.05, 0.1, 0.2], 0.02, 20)
 SHARED = ("refuse", "drop", "keep")
 
@@ -41,17 +39,18 @@ def evaluate(
     Raises:
         UserError: if labels and images do not fit together, or images are shared with train and ``shared`` is refuse.
     """
-    rows, found = outside.read_labels(labels), outside.find_images(images)
-    outside.match(rows, found, labels, images)
-    p, prints, stack = _run(detector, [row["image_id"] for row in rows], found, corrupt)
-    kept = _unshared(rows, prints, shared, detector)
-    table = pd.DataFrame([rows[i] for i in kept])
-    image_id, lesion_id, dx = (table[key].to_numpy() for key in predictions.KEYS)
+    table = outside.read_labels(labels)
+    readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
+    p, prints, stack = _run(detector, readers, corrupt)
+    twins = _shared(readers, prints, shared, detector)
+    kept = np.flatnonzero(~table["image_id"].isin(list(twins)))
+    table = table.iloc[kept]
+    image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
     traits, rules = table.set_index("image_id"), _rules(detector)
     result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
     del result["raw"]  # calibration is inside the file
-    result["shared_with_train"] = {"asked": shared, "left_out": len(rows) - len(kept)}
+    result["shared_with_train"] = {"asked": shared, "left_out": len(twins)}
     if corrupt:
         result["robustness"] = _robustness(detector, thresholds, known, stack)
     return known, result
@@ -68,9 +67,10 @@ def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) 
 
 
 def _run(
-    detector: Detector, names: list[str], images: dict[str, Callable[[], bytes]], corrupt: int
+    detector: Detector, readers: dict[str, Reader], corrupt: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Probabilities (N, 7), fingerprints (N, 32), and the pixels of up to ``corrupt`` images, evenly chosen."""
+    names = list(readers)
     wanted = {names[i] for i in np.linspace(0, len(names) - 1, min(corrupt, len(names))).astype(int)}
     parts: list[np.ndarray] = []
     prints: list[np.ndarray] = []
@@ -78,7 +78,7 @@ def _run(
     with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
         for start in range(0, len(names), BATCH):
             chunk = names[start : start + BATCH]
-            read = [pixels.read(images[name](), name, detector.height, detector.width) for name in chunk]
+            read = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
             parts.append(detector.predict(np.stack(read)))
             prints += [np.frombuffer(fingerprints.fingerprint(image), np.uint8) for image in read]
             stack |= {name: image for name, image in zip(chunk, read, strict=True) if name in wanted}
@@ -86,27 +86,36 @@ def _run(
     return np.concatenate(parts), np.stack(prints), stack
 
 
-def _unshared(rows: list[dict[str, str]], prints: np.ndarray, shared: str, detector: Detector) -> list[int]:
-    """Indices of the rows to judge."""
-    path = next((p for p in (FINGERPRINTS, Path(__file__).resolve().parents[2] / FINGERPRINTS) if p.exists()), None)
+def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
+    """Images to leave out → the training image each of them looks like."""
     if shared == "keep":
-        return list(range(len(rows)))
-    if path is None:
-        raise UserError(f"{FINGERPRINTS} is missing, so images shared with train would go unseen; use --shared keep")
-    twins = dict(fingerprints.shared([row["image_id"] for row in rows], prints, path))
-    if not twins:
-        return list(range(len(rows)))
+        return {}
+    folder = overlap.root()
+    if folder is None:
+        missing = overlap.FINGERPRINTS
+        raise UserError(f"{missing} is missing, so images shared with train would go unseen; use --shared keep")
+    names = list(readers)
+    twins = overlap.copies(names, prints, folder)
+    if not twins or shared == "drop":
+        twins = _photographs(readers, folder) | twins
     some = ", ".join(f"{a} (as {b})" for a, b in list(twins.items())[:5])
-    if shared == "refuse":
+    if twins and shared == "refuse":
         raise UserError(
-            f"{len(twins)} of {len(rows)} images look like ones that {detector.path.name} was trained on: {some}; "
+            f"{len(twins)} of {len(names)} images look like ones that {detector.path.name} was trained on: {some}; "
             "give others, or --shared drop to leave them out"
         )
-    print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
-    kept = [i for i, row in enumerate(rows) if row["image_id"] not in twins]
-    if not kept:
+    if len(twins) == len(names):
         raise UserError("every image is shared with train; nothing is left to judge on")
-    return kept
+    if twins:
+        print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
+    return twins
+
+
+def _photographs(readers: dict[str, Reader], folder: Path) -> dict[str, str]:
+    found = overlap.photographs(list(readers), lambda name, *size: pixels.read(readers[name](), name, *size), folder)
+    if found is None:
+        print("note: without the training images only copies are found, not new photographs", file=sys.stderr)
+    return found or {}
 
 
 def _rules(detector: Detector) -> selective.Rules | None:

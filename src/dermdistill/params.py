@@ -31,15 +31,25 @@ class Data(Block):
     width: Annotated[int, Field(ge=32)]
 
 
+class Audit(Block):
+    votes: Count
+    hash_distance: Annotated[int, Field(ge=0, le=12)]  # more bits make bands that nearly everything shares
+    inliers: Annotated[int, Field(ge=4)]
+    correlation: Annotated[float, Field(ge=0, le=1)]
+
+
 class Split(Block):
     seed: Seed
     val: Annotated[float, Field(gt=0, lt=1)]
     holdout: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def leaves_something_to_train_on(self) -> "Split":
         if self.val + self.holdout >= 1:
             raise ValueError("val and holdout together must stay below 1")
+        if self.folds == 1:
+            raise ValueError("folds must be 0 (none) or at least 2")
         return self
 
 
@@ -183,6 +193,7 @@ class Explain(Block):
 class Params(Block):
     run: Run
     data: Data
+    audit: Audit
     split: Split
     train: Train
     teachers: dict[Name, Teacher]

@@ -16,13 +16,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dermdistill.data import ingest
+from dermdistill.data import forms, ingest
+from dermdistill.data.archives import IMAGES
 from dermdistill.errors import UserError
 
 SERVER = "https://dataverse.harvard.edu"
 DOI = "doi:10.7910/DVN/DBW86T"
 FILES = {3172585: "HAM10000_images_part_1.zip", 3172584: "HAM10000_images_part_2.zip", 4338392: "HAM10000_metadata"}
 BLOCK = 1 << 20
+KEPT = (*IMAGES, *forms.TABLES, ".zip", ".npz")
 
 
 def bring(source: str | Path, target: str | Path = "data/raw") -> None:
@@ -35,7 +37,7 @@ def bring(source: str | Path, target: str | Path = "data/raw") -> None:
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, fresh / path.name)
-        elif path.suffix.lower() in (*ingest.SUFFIXES, ".zip") or path.name.startswith("HAM10000_metadata"):
+        elif path.suffix.lower() in KEPT or path.name == forms.MAPPING or path.name.startswith(forms.HAM):
             shutil.copyfile(path, fresh / path.name)
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)  # not before: after a kill between the renames it is the only copy

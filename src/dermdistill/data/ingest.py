@@ -1,48 +1,55 @@
-"""The raw download becomes one array and one clean table.
+"""The raw download becomes one array and one clean table, in one pass and bounded memory.
 
-HAM10000 comes as two zips (or their unpacked folders) and a metadata table that is comma-separated
-from one source and tab-separated without an extension from the other; both are recognised. Images
-are decoded once, in parallel, straight into a memory-mapped file: peak memory does not grow with N.
-Deliberately absent: anything that looks at the label while touching pixels.
+Images are decoded once, by all cores, a few dozen at a time, and written in order into a ``.npy`` file that
+later stages map into memory: the peak does not grow with the number of images. Which form the raw data come in
+is found out by :mod:`dermdistill.data.forms`. Deliberately absent: anything that looks at the label while
+touching pixels, and another JPEG decoder than Pillow's (``benchmarks/README.md`` tells what others would gain,
+and that their pixels of larger images differ).
 """
 
-import csv
 import hashlib
+import io
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
+from PIL import Image
 from tqdm import tqdm
 
 from dermdistill.classes import CLASSES
-from dermdistill.data import pixels
+from dermdistill.data import forms, pixels, schema
 from dermdistill.errors import UserError
 from dermdistill.files import atomic
 
-COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
-LARGEST = 100_000_000  # bytes a member of a zip may unpack to
-SUFFIXES = (".jpg", ".jpeg", ".png")
-ABSENT = (
-    "{folder} holds no HAM10000: run `make data SOURCE=DIR` to bring in a local copy, `make data` to download the "
-    "originals, `dvc checkout data/raw` if this machine had them before, or `make demo` for the embedded data set"
-)
+CHUNK = 64  # images in memory at once
+SMALLEST = 16  # pixels of the shorter side; below it is a placeholder, not a photograph
 
 
 @dataclass(frozen=True)
 class Raw:
     """The checked metadata table, one row an image, and how to read each row's file."""
 
+    form: str
     table: pd.DataFrame
     readers: Sequence[Callable[[], bytes]]
     unlisted: int  # images without a row; ignored
+    lesions_known: bool  # else each image counts as a lesion, and leakage cannot be excluded
+
+
+class Source(NamedTuple):
+    """One decoded image: fingerprint of the prepared pixels, and what the file was."""
+
+    pixels_sha256: str
+    width: int
+    height: int
+    mode: str
+    bytes: int
 
 
 def open_raw(folder: str | Path) -> Raw:
@@ -51,153 +58,72 @@ def open_raw(folder: str | Path) -> Raw:
     Raises:
         UserError: folder absent, table absent or faulty, zip damaged, or images missing.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(ABSENT.format(folder=folder))
-    table = read_table(find_table(folder))
-    images = find_images(folder)
-    missing = [name for name in table["image_id"] if name not in images]
+    found = forms.detect(folder)
+    table = schema.checked(found.table, found.source)
+    keys = table["image_id"].str.casefold()
+    missing = list(table["image_id"][~keys.isin(list(found.images))])
     if missing:
         some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise UserError(
             f"{folder} lacks the files of {len(missing)} of {len(table)} images in the table ({some}); "
             "bring in the complete data with `make data`"
         )
-    return Raw(table, [images[name] for name in table["image_id"]], len(images) - len(table))
-
-
-def find_table(folder: Path) -> Path:
-    """The one metadata table: HAM10000_metadata, with or without .csv, .tab, .tsv, .txt."""
-    found = [
-        path
-        for path in sorted(folder.glob("HAM10000_metadata*"))
-        if path.suffix in ("", ".csv", ".tab", ".tsv", ".txt")
-    ]
-    if not found:
-        raise UserError(ABSENT.format(folder=folder))
-    if len(found) > 1:
-        raise UserError(f"{folder} holds several metadata tables ({', '.join(p.name for p in found)}); keep one")
-    return found[0]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """The metadata sorted by image_id, so that the order of rows in the raw file changes nothing."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = "\t" if "\t" in text.partition("\n")[0] else ","
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=csv.QUOTE_MINIMAL
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is no readable table ({' '.join(str(error).split())}); replace it") from None
-    absent = [name for name in COLUMNS if name not in table.columns]
-    if absent:
-        raise UserError(f"{path} lacks the column(s) {', '.join(absent)}; it has {', '.join(table.columns)}")
-    table = table[COLUMNS].apply(lambda column: column.str.strip()).sort_values("image_id", ignore_index=True)
-    _check(table, path)
-    table["age"] = pd.to_numeric(table["age"].replace("", None))
-    return table
-
-
-def _check(table: pd.DataFrame, path: Path) -> None:
-    unknown = sorted(set(table["dx"]) - set(CLASSES))
-    twice = table["image_id"][table["image_id"].duplicated()]
-    nameless = (table[["image_id", "lesion_id"]] == "").any(axis=1)
-    ages = pd.to_numeric(table["age"].replace("", None), errors="coerce")
-    odd = table["age"][(table["age"] != "") & ~ages.between(0, 120)]
-    problems = []
-    if table.empty:
-        problems.append("has no rows")
-    if unknown:
-        problems.append(f"has unknown dx {', '.join(map(repr, unknown))} (known: {', '.join(CLASSES)})")
-    if len(twice):
-        problems.append(f"lists {twice.iloc[0]} more than once ({len(twice)} repeated image_id in all)")
-    if nameless.any():
-        problems.append(f"has {int(nameless.sum())} rows without image_id or lesion_id")
-    if len(odd):
-        problems.append(f"has ages that are no number from 0 to 120, such as {odd.iloc[0]!r}")
-    if problems:
-        raise UserError(f"{path} {' and '.join(problems)}; correct the table")
-
-
-def find_images(folder: Path) -> dict[str, Callable[[], bytes]]:
-    """Image id → a function that reads its bytes, over all zips and all folders below ``folder``."""
-    readers: dict[str, Callable[[], bytes]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            _add(readers, path.stem, _file_reader(path), path)
-        elif path.suffix.lower() == ".zip":
-            archive = _open_zip(path)
-            for member in archive.namelist():
-                if member.lower().endswith(SUFFIXES):
-                    _add(readers, Path(member).stem, _member_reader(archive, member, path), f"{path}:{member}")
-    return readers
-
-
-def _add(readers: dict[str, Callable[[], bytes]], name: str, reader: Callable[[], bytes], where: object) -> None:
-    if name in readers:
-        raise UserError(f"image {name} is there more than once, the second time as {where}; remove one")
-    readers[name] = reader
-
-
-def _file_reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); replace it or run `make data` again") from None
-
-    return read
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise UserError(f"{path} is no complete zip (a broken download?); run `make data` again") from None
-
-
-def _member_reader(archive: zipfile.ZipFile, member: str, path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if archive.getinfo(member).file_size > LARGEST:
-            raise UserError(
-                f"{member} in {path} unpacks to more than {LARGEST:,} bytes; it is no image of this data set"
-            )
-        try:
-            return archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise UserError(f"{member} in {path} is damaged ({error}); run `make data` again") from None
-
-    return read
+    readers = [found.images[key] for key in keys]
+    return Raw(found.form, table, readers, len(found.images) - len(table), found.lesions_known)
 
 
 def prepare(raw: Raw, folder: str | Path, height: int, width: int) -> dict[str, Any]:
-    """Write ``images.npy`` (N, height, width, 3) uint8 and ``metadata.csv``; return the data report.
+    """Write ``images.npy`` (N, height, width, 3) uint8, ``metadata.csv`` and ``sources.csv``; return the data report.
 
-    ``metadata.csv`` gains ``pixels_sha256``, the fingerprint of each prepared image. Nothing takes its
-    final name before everything has succeeded.
+    ``metadata.csv`` gains ``pixels_sha256``, the fingerprint of each prepared image; ``sources.csv`` tells each
+    file's size, colour mode and bytes. Nothing takes its final name before everything has succeeded.
     """
-    folder, count = Path(folder), len(raw.table)
+    folder = Path(folder)
     with atomic(folder / "images.npy") as temporary:
-        array = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
-        with temporary.open("r+b") as file:  # a full disk is an error here; writing to the mapping it would be SIGBUS
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-
-        def decode(row: int) -> str:
-            array[row] = pixels.read(raw.readers[row](), raw.table["image_id"][row], height, width)
-            return hashlib.sha256(array[row].tobytes()).hexdigest()[:16]
-
-        with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-            try:
-                fingerprints = list(tqdm(pool.map(decode, range(count)), "prepare", count, unit="image"))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        array.flush()
-        table = raw.table.assign(pixels_sha256=fingerprints)
-        with atomic(folder / "metadata.csv") as metadata:
+        found = list(_write(raw, temporary, height, width))
+        sources = pd.DataFrame(found).assign(image_id=raw.table["image_id"])
+        table = raw.table.assign(pixels_sha256=sources.pop("pixels_sha256"))
+        with atomic(folder / "metadata.csv") as metadata, atomic(folder / "sources.csv") as path:
+            sources[["image_id", "width", "height", "mode", "bytes"]].to_csv(path, index=False, lineterminator="\n")
             table.to_csv(metadata, index=False)
-    return describe(table, raw.unlisted, (height, width))
+    return describe(table, raw.unlisted, (height, width)) | {"form": raw.form, "lesions_known": raw.lesions_known}
+
+
+def _write(raw: Raw, path: Path, height: int, width: int) -> Iterator[Source]:
+    """Decode chunk by chunk; the array is written, not mapped, so that no page of it counts as our memory."""
+    count = len(raw.table)
+    array = open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
+    offset, size = array.offset, array.offset + array.nbytes
+    chunk = np.empty((CHUNK, height, width, 3), np.uint8)
+
+    def decode(place: tuple[int, int]) -> Source:
+        slot, row = place
+        chunk[slot], source = decoded(raw.readers[row](), raw.table["image_id"][row], height, width)
+        return source
+
+    workers = min(32, os.cpu_count() or 1)
+    with path.open("r+b") as stream, ThreadPoolExecutor(workers) as pool, tqdm(total=count, desc="prepare") as bar:
+        os.posix_fallocate(stream.fileno(), 0, size)  # a full disk is said now, not after minutes of decoding
+        stream.seek(offset)
+        for start in range(0, count, CHUNK):
+            rows = range(start, min(start + CHUNK, count))
+            yield from pool.map(decode, enumerate(rows))  # Pillow decodes outside the interpreter's lock
+            stream.write(chunk[: len(rows)].data)
+            bar.update(len(rows))
+
+
+def decoded(content: bytes, name: str, height: int, width: int) -> tuple[np.ndarray, Source]:
+    """One image fitted to ``(height, width, 3)``, and what its file was.
+
+    Raises:
+        UserError: when it is no readable image, too large, or too small to show anything.
+    """
+    fitted = pixels.read(content, name, height, width)
+    with Image.open(io.BytesIO(content)) as image:  # the header only
+        mode, size = image.mode, image.size
+    if min(size) < SMALLEST:
+        raise UserError(f"image {name} is {size[0]} × {size[1]} pixels, which shows nothing; replace the file")
+    return fitted, Source(hashlib.sha256(fitted.tobytes()).hexdigest()[:16], *size, mode, len(content))
 
 
 def describe(table: pd.DataFrame, unlisted: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 from dermdistill.classes import NAMES
 from dermdistill.files import read_json
-from dermdistill.reporting import cases, error_figures, error_tables, explain_panels, page, protocol_tables, tables
+from dermdistill.reporting import (
+    cases,
+    dataset,
+    error_figures,
+    error_tables,
+    explain_panels,
+    page,
+    protocol_tables,
+    tables,
+)
 from dermdistill.reporting.cells import facts
 from dermdistill.reporting.page import Page, Picture, Section, bullets, heading, panels, table, text
 from dermdistill.reporting.results import read_table
@@ -156,9 +165,20 @@ def shipped(at: Page) -> Section:
 
 def data(at: Page) -> Section:
     said = text("The split is by lesion: images of one lesion never stand on two sides.")
-    metrics = {name: read_json(at.root / f"metrics/{name}.json") for name in ("prepare", "split")}
-    shown = [*facts("Data", metrics["prepare"]), *facts("Split", metrics["split"])]
-    return Section("data", "Data and split", [said, *page.tables(*shown)])
+    titles = {"prepare": "Data", "describe": "Raw files", "audit": "Leakage audit", "split": "Split"}
+    metrics = {name: read_json(at.root / f"metrics/{name}.json") for name in titles}
+    shown = [one for name, title in titles.items() for one in facts(title, metrics[name])]
+    notes = text(*dataset.sentences(metrics["prepare"], metrics["audit"], metrics["split"]))
+    drawn = page.figures(
+        page.picture(at.root / f"plots/data/{name}.png", title, alt, note)
+        for name, (title, alt, note) in dataset.FIGURES.items()
+    )
+    pictures = page.panels(
+        page.picture(path, title, f"{title}: pictures of the data set with their ids.", note, True)
+        for name, (title, note) in dataset.PICTURES.items()
+        if (path := at.root / f"reports/data/{name}.png").exists()  # no pair may have been confirmed
+    )
+    return Section("data", "Data and split", [said, notes, *page.tables(*shown), drawn, pictures])
 
 
 def training(at: Page) -> Section:

@@ -1,0 +1,37 @@
+"""Draw what the data look like: distributions, a montage of each diagnosis, confirmed and rejected twins."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from dermdistill.errors import UserError, run
+from dermdistill.files import write_json
+from dermdistill.reporting import dataset, plots
+
+FIGURES, PICTURES = "plots/data", "reports/data"
+
+
+def main() -> None:
+    try:
+        images = np.load("data/prepared/images.npy", mmap_mode="r", allow_pickle=False)
+        table = pd.read_csv("data/prepared/metadata.csv", keep_default_na=False)
+        sources = pd.read_csv("data/prepared/sources.csv")
+        pairs = pd.read_csv("data/audit/pairs.csv")
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; `dvc repro audit` makes it") from None
+    colours = dataset.colour(images)
+    for name, figure in dataset.figures(table, colours).items():
+        plots.save(figure, f"{FIGURES}/{name}.png")
+    plots.save(dataset.montage(images, table), f"{PICTURES}/montage.png")
+    different = pairs[pairs["lesion_a"] != pairs["lesion_b"]]
+    confirmed = different["confirmed"].astype(bool)
+    for name, rows in (("confirmed", confirmed), ("rejected", ~confirmed)):
+        panel = dataset.pairs(images, table, different[rows])
+        if panel is not None:
+            plots.save(panel, f"{PICTURES}/twins_{name}.png")
+    write_json("metrics/describe.json", dataset.statistics(sources, colours))
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])
