@@ -37,6 +37,10 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
         write_part(root, part, images, models, random, prefix)
     for model in models:
         write_metrics(root, model, settings)
+    for name in ("predictions/val", "predictions/holdout", "metrics/calibrate"):  # an ensemble of one is that one
+        suffix = "json" if name.startswith("metrics") else "csv"
+        if settings.teacher_id != "teacher_ensemble":
+            shutil.copy(root / f"{name}/{settings.teacher_id}.{suffix}", root / f"{name}/teacher_ensemble.{suffix}")
     for model in settings.corrupted_ids():
         write_robustness(root, model, settings, random)
     write_json(root / "metrics/compare/models.json", comparisons.compare_models(root, settings))
