@@ -40,6 +40,8 @@ def shrunk_params() -> dict[str, Any]:
     params["kd"]["teacher"], params["ship"]["student"] = "small", "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12
+    params["quantize"] |= {"sensitivity_images": 8, "ladder": ["per_tensor", "minmax", "mixed_1", "weight_only"]}
+    params["quantize"]["timing_rounds"] = 2
     params["baselines"] |= {"features": "quick", "forest_trees": 10, "boosting_rounds": 3}
     return params
 
@@ -98,11 +100,14 @@ TINY_RUN = {
     "train": {"batch_size": 8},
     "teachers": {"lite0": {"epochs": 1}},
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
-    "quantize": {"calibration_images": 16},
+    "quantize": {
+        "calibration_images": 16,
+        "ladder": ["minmax", "mixed_1", "weight_only"],
+        "limits": {"max_auc_drop": 1.0, "max_ece_rise": 1.0, "min_agreement": 0.0, "min_equal_decisions": 0.0},
+    },
     "evaluate": {"bootstrap": 50},
     "robustness": {"images": 12},
     "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
-    "ship": {"max_auc_drop": 1.0, "min_agreement": 0.0},
 }
 
 

@@ -68,7 +68,7 @@ CHANGES = {
     "teachers.lite0.lr": 1.0e-4,
     "students.tiny.lr": 1.0e-4,
     "kd.alpha": 0.1,
-    "quantize.method": "entropy",
+    "quantize.ladder": ["entropy"],
     "calibrate.sensitivity": 0.9,
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite1"],

@@ -36,7 +36,7 @@ NARROWER = {
     "reporting/plots.py": LEAVES,
 }
 HEAVY = {
-    "torch": {"learning", "deployment/export.py", "deployment/quantize.py", "stages"},
+    "torch": {"learning", "deployment/export.py", "stages"},
     "torchvision": set(),
     "timm": {"learning"},
     "safetensors": {"learning"},

@@ -103,10 +103,25 @@ class KD(Block):
     alpha: Share
 
 
+class Int8Limits(Block):
+    max_auc_drop: NotNegative
+    max_ece_rise: NotNegative
+    min_agreement: Share
+    min_equal_decisions: Share
+    max_bytes: Count
+    max_saturating_weights: Annotated[int, Field(ge=0)]
+
+
+Rung = Annotated[str, Field(pattern=r"^(per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|weight_only|dynamic)$")]
+
+
 class Quantize(Block):
     calibration_images: Count
-    method: Literal["minmax", "percentile", "entropy"]
+    sensitivity_images: Count
     seed: Seed
+    ladder: Annotated[list[Rung], Field(min_length=1)]
+    limits: Int8Limits
+    timing_rounds: Count
 
 
 class Calibrate(Block):
@@ -150,8 +165,6 @@ class Ship(Block):
     student: Name
     seed: Seed
     tolerance: Positive
-    max_auc_drop: NotNegative
-    min_agreement: Share
 
 
 class AnalyzeErrors(Block):
