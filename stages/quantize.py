@@ -55,6 +55,7 @@ def measure(fp32: Path, files: dict[str, Path], images: np.ndarray, settings: pa
     for rung, file in files.items():
         found = fidelity.cost(val.labels, versions["fp32"], versions[rung], settings.evaluate.bins)
         found |= {"bytes": file.stat().st_size, "saturating_weights": quantize.saturating(file)}
+        found["sum_error"] = float(np.abs(predicted[rung].sum(axis=1) - 1).max())
         wrong = fidelity.broken(found, settings.quantize.limits.model_dump())
         table[rung] = metrics.rounded(found) | {"time_ratio": times[rung], "breaks": ", ".join(wrong)}
     return table

@@ -15,7 +15,7 @@ from dermdistill.deployment import export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, fidelity, metrics, predictions, selective
-from dermdistill.files import atomic, read_json, write_json
+from dermdistill.files import atomic, read_json, sha256, write_json
 
 TARGET = Path("models/deploy/student.int8.onnx")
 LARGEST = 4_000_000  # bytes: it stands in git, and phones download it
@@ -23,11 +23,12 @@ LARGEST = 4_000_000  # bytes: it stands in git, and phones download it
 
 def main() -> None:
     model_id, tolerance = params.load().shipped, params.load().ship.tolerance
-    fitted = calibration.read(f"metrics/calibrate/{model_id}.json")
+    source = f"metrics/calibrate/{model_id}.json"
+    fitted, rules = calibration.read(source), selective.read(source)
     val = predictions.read(f"predictions/val/{model_id}.csv")
     card = read_json(f"models/quantized/{model_id}/model.json")
-    rules = selective.read(f"metrics/calibrate/{model_id}.json")
     origin = {"id": model_id, "initial_weights": str(card["initial_weights"]), "selective": rules.to_text()}
+    origin["calibration_sha256"] = sha256(source)
     with atomic(TARGET) as path:
         text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
         report = {"bytes": path.stat().st_size} | strays(path, val, fitted)

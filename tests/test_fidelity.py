@@ -59,3 +59,21 @@ def test_the_change_of_auc_is_paired_by_lesion() -> None:
 def test_calibration_needs_a_melanoma() -> None:
     with pytest.raises(UserError, match="no melanoma"):
         fidelity.calibrated(np.zeros(4, int), version([0.9, 0.6, 0.4, 0.1], 0.5).probabilities, 0.95)
+
+
+def row(dp: float) -> dict[str, dict[str, float]]:
+    return {"batch_1": {"max_abs_dp": 0.0}, "batch_32": {"max_abs_dp": dp}}
+
+
+def test_a_float_format_may_stray_by_rounding_only_at_any_batch() -> None:
+    assert fidelity.crossed(row(1e-6), 1e-4, {}, 0.1) == []
+    assert fidelity.crossed(row(1e-3), 1e-4, {}, 0.1) == ["batch_32 max_abs_dp 0.001 (allowed 0.0001)"]
+
+
+def test_int8_is_held_to_what_it_costs_and_to_itself_without_optimisations() -> None:
+    int8 = row(0.2) | {"cost": {"agreement": 0.9}, "optimisations_off": {"max_abs_dp": 0.4}}
+    assert fidelity.crossed(int8, 1e-4, {"min_agreement": 0.9, "max_bytes": 1}, 0.5) == []
+    assert fidelity.crossed(int8, 1e-4, {"min_agreement": 0.95}, 0.1) == [
+        "agreement 0.9 (needed 0.95)",
+        "with optimisations off max_abs_dp 0.4 (allowed 0.1)",
+    ]

@@ -36,7 +36,8 @@ NARROWER = {
     "reporting/plots.py": LEAVES,
 }
 HEAVY = {
-    "torch": {"learning", "deployment/export.py", "stages"},
+    "torch": {"learning", "deployment/export.py", "deployment/formats.py", "stages"},
+    "executorch": {"deployment/formats.py"},
     "torchvision": set(),
     "timm": {"learning"},
     "safetensors": {"learning"},

@@ -17,9 +17,10 @@ from dermdistill.deployment.quantize import Quantizer, choose, layers, saturatin
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import calibration, fidelity, predictions
-from dermdistill.files import read_json
+from dermdistill.files import read_json, sha256
 from dermdistill.learning import models
 from stages import calibrate, predict_int8, ship
+from stages import export as export_stage
 from stages import quantize as quantize_stage
 
 IMAGES = some_images(60)
@@ -100,7 +101,7 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     changes = [row["mean_abs_dp"] for row in sensitive]
     assert changes == sorted(changes, reverse=True) and changes[0] > changes[-1] > 0
     ranking = [row["layer"] for row in sensitive]
-    rungs = ["per_tensor", "minmax", "mixed_2", "weight_only", "dynamic"]
+    rungs = ["naive", "per_tensor", "minmax", "mixed_2", "weight_only", "dynamic"]
     made = ladder.build(maker, rungs, ranking)
     assert made["minmax"].read_bytes() == files[1].read_bytes()
     assert operators(made["dynamic"]).count("ConvInteger") == len(ranking)
@@ -111,6 +112,8 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     assert not {f"network.{layer}.weight" for layer in ranking[2:]} & kept
     fp32 = Detector(maker.plain).predict(IMAGES)
     change = {rung: np.abs(Detector(path).predict(IMAGES) - fp32).mean() for rung, path in made.items()}
+    coarse = Detector(made["naive"]).predict(IMAGES)
+    assert len(np.unique(coarse)) <= 256 and np.abs(coarse.sum(axis=1) - 1).max() > 1e-3
     assert change["weight_only"] < change["minmax"] < change["per_tensor"]
     assert change["mixed_2"] < change["minmax"]
     for path in made.values():
@@ -199,6 +202,7 @@ def test_the_first_rung_that_holds_every_limit_is_taken(shipping: Path) -> None:
     report = read_json(f"metrics/quantize/{ID}.json")
     chosen = report["ladder"][report["rung"]]
     before = list(report["ladder"])[: list(report["ladder"]).index(report["rung"])]
+    assert "sum_error" in report["ladder"]["naive"]["breaks"] and before
     assert chosen["breaks"] == "" and all(report["ladder"][rung]["breaks"] for rung in before)
     assert chosen["bytes"] == report["bytes"]["int8"] == Path(f"models/quantized/{ID}/model.onnx").stat().st_size
     table = pd.read_csv(f"plots/quantize/ladder/{ID}.csv")
@@ -220,9 +224,50 @@ def test_ship_writes_a_calibrated_self_describing_file(shipping: Path) -> None:
     text, report = read_json("models/deploy/student.int8.json"), read_json("metrics/ship.json")
     assert text["thresholds"] == detector.thresholds == dict(fitted.thresholds)
     assert text["sha256"] == report["sha256"] and report["id"] == ID
+    sources = {"source": f"models/quantized/{ID}/model.onnx", "calibration": f"metrics/calibrate/{ID}.json"}
+    for name, path in sources.items():
+        assert detector.metadata[f"{name}_sha256"] == text[f"{name}_sha256"] == sha256(path)
     content = Path("models/deploy/student.int8.onnx").read_bytes()
     ship.main()
     assert Path("models/deploy/student.int8.onnx").read_bytes() == content
+
+
+@pytest.fixture
+def exporting(shipping: Path) -> Path:
+    """After ship, with the FP32 student's predictions and calibration."""
+    ship.main()
+    like = predictions.read(f"predictions/val/{ID}.csv")
+    fp32 = Detector(f"models/quantized/{ID}/fp32.onnx").predict(
+        np.load("data/prepared/images.npy"), rows(like.image_id)
+    )
+    write_predictions("student_smaller_s0", like, fp32)
+    calibrate.main("student_smaller_s0")
+    return shipping
+
+
+def test_every_export_is_run_on_val_and_compared(exporting: Path) -> None:
+    export_stage.main()
+    report = read_json("metrics/export.json")
+    val = predictions.read(f"predictions/val/{ID}.csv")
+    assert report["n"] == len(val) and set(report["formats"]) == {"onnx", "torch_export", "onnx_int8"}
+    for name in ("onnx", "torch_export"):
+        assert (
+            report["formats"][name]["batch_1"]["max_abs_dp"] < 1e-5 > report["formats"][name]["batch_32"]["max_abs_dp"]
+        )
+    int8 = report["formats"]["onnx_int8"]
+    assert int8["cost"]["agreement"] == int8["batch_1"]["agreement"] and "max_abs_dp" in int8["optimisations_off"]
+    metadata = Detector("models/exported/student.fp32.onnx").metadata
+    assert metadata["id"] == "student_smaller_s0" and {"classes", "licence", "thresholds", "source_sha256"} <= set(
+        metadata
+    )
+
+
+def test_an_export_that_strays_fails_with_the_numbers(exporting: Path) -> None:
+    like = predictions.read("predictions/val/student_smaller_s0.csv")
+    write_predictions("student_smaller_s0", like, np.roll(like.probabilities, 1, axis=0))
+    with pytest.raises(UserError, match=r"onnx: batch_1 max_abs_dp 0\.\d+ \(allowed 0\.0001\)"):
+        export_stage.main()
+    assert not Path("metrics/export.json").exists()
 
 
 def test_ship_refuses_predictions_that_the_file_does_not_give(shipping: Path) -> None:

@@ -110,9 +110,12 @@ class Int8Limits(Block):
     min_equal_decisions: Share
     max_bytes: Count
     max_saturating_weights: Annotated[int, Field(ge=0)]
+    max_sum_error: Positive
 
 
-Rung = Annotated[str, Field(pattern=r"^(per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|weight_only|dynamic)$")]
+Rung = Annotated[
+    str, Field(pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|weight_only|dynamic)$")
+]
 
 
 class Quantize(Block):
@@ -167,6 +170,17 @@ class Ship(Block):
     tolerance: Positive
 
 
+class Export(Block):
+    formats: list[Literal["onnx", "torch_export", "executorch", "executorch_int8"]]
+    max_dp: Positive
+    max_dp_unoptimised: Positive
+
+
+class Benchmark(Block):
+    rounds: Count
+    batch_rounds: Count
+
+
 class AnalyzeErrors(Block):
     high_confidence: Share
     panel_images: Count
@@ -185,6 +199,8 @@ class Params(Block):
     evaluate: Evaluate
     compare: Compare
     ship: Ship
+    export: Export
+    benchmark: Benchmark
     analyze_errors: AnalyzeErrors
     robustness: Robustness
     baselines: Baselines

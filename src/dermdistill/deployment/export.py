@@ -133,6 +133,7 @@ def save(model: onnx.ModelProto, path: str | Path) -> None:
     """Check and write ``model`` without doc strings, stack traces, shapes or tool versions."""
     _strip(model)
     onnx.checker.check_model(model)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(model.SerializeToString(deterministic=True))
 
 

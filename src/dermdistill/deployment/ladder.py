@@ -2,7 +2,8 @@
 
 A ladder is a list of rungs in order of preference, from the fastest arithmetic to the least harmful:
 
-- ``per_tensor``: what ONNX Runtime does to a whole graph, up to the logits, when asked for nothing else.
+- ``naive``: what ONNX Runtime does to a whole graph when asked for nothing else.
+- ``per_tensor``: the same, up to the logits: what follows them stays in float, as on every later rung.
 - ``minmax``, ``percentile``, ``entropy``: convolutions per channel with corrected biases; ranges of
   activations from their extremes, their 99.999th percentile, or least Kullback-Leibler divergence.
 - ``mixed_N``: as ``minmax``, with the N most sensitive layers left in float. A layer's sensitivity is the
@@ -45,13 +46,16 @@ def sensitivity(maker: Quantizer, images: np.ndarray) -> list[dict[str, Any]]:
 def build(maker: Quantizer, rungs: Sequence[str], ranking: Sequence[str]) -> dict[str, Path]:
     """Write one file per rung into the maker's scratch folder; ``ranking``: layers, the most sensitive first."""
     files = {rung: maker.scratch / f"rung_{rung}.onnx" for rung in rungs}
+    whole = {"naive": True, "per_tensor": False}
     for rung, file in files.items():
-        if rung in METHODS:
+        if rung in whole:
+            maker.default(file, tail=whole[rung])
+        elif rung in METHODS:
             maker.static(file, rung)  # type: ignore[arg-type]
         elif rung.startswith("mixed_"):
             maker.static(file, "minmax", in_float=ranking[: int(rung.removeprefix("mixed_"))])
         else:
-            {"per_tensor": maker.naive, "dynamic": maker.dynamic, "weight_only": maker.weight_only}[rung](file)
+            {"dynamic": maker.dynamic, "weight_only": maker.weight_only}[rung](file)
     return files
 
 

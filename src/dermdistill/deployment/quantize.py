@@ -64,10 +64,13 @@ class Quantizer:
         self._corrected: dict[Method, onnx.ModelProto] = {}
         self._mean: dict[str, np.ndarray] = {}
 
-    def naive(self, target: str | Path) -> None:
-        """The library's static default: every operator it knows up to the logits, weights per tensor, no correction."""
-        nodes = [node.name for node in self.model.graph.node if node.name not in export.TAIL]
-        self._finish(self._static(self.plain, "minmax", nodes, "naive", naive=True), target)
+    def default(self, target: str | Path, tail: bool) -> None:
+        """The library's static default: every operator it knows, weights per tensor, no correction.
+
+        With ``tail`` that includes the calibration and the softmax, whose output then comes in 256 steps.
+        """
+        nodes = [node.name for node in self.model.graph.node if tail or node.name not in export.TAIL]
+        self._finish(self._static(self.plain, "minmax", nodes, "default", default=True), target)
 
     def static(self, target: str | Path, method: Method, in_float: Collection[str] = ()) -> None:
         """Per channel, biases corrected; the layers named ``in_float`` stay as they are."""
@@ -136,7 +139,7 @@ class Quantizer:
         return [name for layer, nodes in self.layers.items() if kept is None or layer in kept for name in nodes]
 
     def _static(
-        self, source: Path, method: Method, nodes: list[str], ranges: str, naive: bool = False
+        self, source: Path, method: Method, nodes: list[str], ranges: str, default: bool = False
     ) -> onnx.ModelProto:
         """Quantize ``nodes``; ``ranges`` names the file in which the measured ranges are kept."""
         from onnxruntime import quantization
@@ -150,8 +153,8 @@ class Quantizer:
                 self.scratch / "int8.onnx",
                 _reader(self.images),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=[] if naive else types,
-                per_channel=not naive,
+                op_types_to_quantize=[] if default else types,
+                per_channel=not default,
                 reduce_range=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,

@@ -67,6 +67,24 @@ def auc_change(
     return dict(zip(("auc_change", "auc_low", "auc_high"), found or (None, None, None), strict=True))
 
 
+def crossed(row: Mapping[str, Any], max_dp: float, int8: Mapping[str, float], max_dp_unoptimised: float) -> list[str]:
+    """Which limits one export crosses, in words.
+
+    Args:
+        row: what the `export` stage measured of it; one with a ``cost`` is INT8.
+        max_dp: largest |Δp| of a float format against PyTorch, at any batch size.
+        int8: limits of the cost; names that do not occur in it (bytes) are not its business.
+        max_dp_unoptimised: largest |Δp| between the optimised graph and the same graph run literally.
+    """
+    batches = {name: part for name, part in row.items() if name.startswith("batch_")}
+    if "cost" not in row:
+        return [f"{name} {one}" for name, part in batches.items() for one in broken(part, {"max_max_abs_dp": max_dp})]
+    known = {name: limit for name, limit in int8.items() if name.partition("_")[2] in row["cost"]}
+    literal = row.get("optimisations_off", {"max_abs_dp": 0.0})
+    off = broken(literal, {"max_max_abs_dp": max_dp_unoptimised})
+    return broken(row["cost"], known) + [f"with optimisations off {one}" for one in off]
+
+
 def broken(found: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
     """Which limits the numbers break, in words: ``min_x`` is a floor of ``x``, ``max_x`` its ceiling.
 
