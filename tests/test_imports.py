@@ -36,7 +36,7 @@ NARROWER = {
     "reporting/plots.py": LEAVES,
 }
 HEAVY = {
-    "torch": {"learning", "deployment/export.py", "deployment/formats.py", "stages"},
+    "torch": {"learning", "deployment/benchmark.py", "deployment/export.py", "deployment/formats.py", "stages"},
     "executorch": {"deployment/formats.py"},
     "torchvision": set(),
     "timm": {"learning"},

@@ -31,6 +31,13 @@ FRAGMENT = "docs/fragments/results.md"
 PHANTOM = "HAM_9"  # the embedded phantom's lesions carry ids that HAM10000 does not use
 
 
+PARETO = (
+    "Accuracy against cost",
+    "Bubbles: melanoma AUC and macro-F1 on the holdout against latency and bytes; the table below has the numbers.",
+    "Arrows lead from the teacher over the student to its INT8 file; numbers: plots/pareto/points.csv.",
+)
+
+
 class Picture(NamedTuple):
     title: str
     uri: str
@@ -84,6 +91,8 @@ def page(root: Path, results: Results, drawn: Sequence[Drawn]) -> str:
         "target": tables.target_sentence(results.settings.calibrate.sensitivity, holdout),
         "prevalence": percent(n["melanoma"] / n["images"]),
         "worst": protocol_tables.worst_sentences(holdout),
+        "slower": read_json(root / "metrics/benchmark.json")["sentences"],
+        "pareto": picture(root / "plots/pareto/pareto.png", *PARETO),
         "errors": error_tables.sentences(read_json(root / "metrics/analyze_errors.json")),
         "error_figures": _error_pictures(root),
         "panels": _panels(root),
@@ -130,7 +139,7 @@ def _panels(root: Path) -> list[Picture]:
 
 def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, Any]:
     shipped, roles = results.settings.shipped, list(cases.roles(results.settings).values())
-    stages = ("ship", "prepare", "split", "analyze_errors")
+    stages = ("ship", "prepare", "split", "analyze_errors", "export", "benchmark")
     metrics = {stage: read_json(root / f"metrics/{stage}.json") for stage in stages}
     quantized = read_json(root / f"metrics/quantize/{shipped}.json")
     return {
@@ -148,6 +157,8 @@ def _tables(root: Path, results: Results, val: Any, holdout: Any) -> dict[str, A
         "robustness": protocol_tables.robustness_tables(results.robustness) if results.robustness else [],
         "errors": error_tables.tables(metrics["analyze_errors"]),
         "shipped": facts("Quantization parity", quantized) + facts("Shipping checks", metrics["ship"]),
+        "exports": facts("Exports against PyTorch, on val", metrics["export"]),
+        "cost": facts("Cost", {k: v for k, v in metrics["benchmark"].items() if k != "sentences"}),
         "data": facts("Data", metrics["prepare"]) + facts("Split", metrics["split"]),
     }
 
