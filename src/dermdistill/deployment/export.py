@@ -35,8 +35,6 @@ from dermdistill.files import atomic, sha256
 if TYPE_CHECKING:
     from torch import nn
 
-    from dermdistill.learning.models import Classifier
-
 SCALE, BIAS = "calibration.scale", "calibration.bias"
 NORMALISE = "normalise"  # the node that is no layer of the network
 TAIL = ("calibration.mul", "calibration.add", "softmax")  # the nodes that follow the logits
@@ -51,8 +49,8 @@ ATTRIBUTION = (
 INTENDED_USE = "Research and teaching; not a medical device. Use it neither to diagnose nor to rule out anything."
 
 
-def to_onnx(classifier: "Classifier", height: int, width: int, path: str | Path) -> float:
-    """Write ``classifier`` (float (N, 3, H, W) in [0, 1] → logits (N, 7)) as one uncalibrated graph.
+def to_onnx(classifier: Any, height: int, width: int, path: str | Path) -> float:
+    """Write ``classifier``, a learning.models.Classifier, as one uncalibrated graph.
 
     The graph maps ``image`` uint8 (N, height, width, 3), any N, to ``probabilities`` float32 (N, 7).
 
@@ -137,7 +135,7 @@ def save(model: onnx.ModelProto, path: str | Path) -> None:
     Path(path).write_bytes(model.SerializeToString(deterministic=True))
 
 
-def pixels_in(classifier: "Classifier") -> "nn.Module":
+def pixels_in(classifier: Any) -> "nn.Module":
     """``classifier`` taking uint8 (N, H, W, 3) as decoded, normalised by one depthwise convolution; gives logits."""
     import torch
 
@@ -159,7 +157,7 @@ def pixels_in(classifier: "Classifier") -> "nn.Module":
     return Pixels().eval()
 
 
-def _network(classifier: "Classifier", height: int, width: int) -> onnx.ModelProto:
+def _network(classifier: Any, height: int, width: int) -> onnx.ModelProto:
     import torch
 
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # not 1: that would fix the batch
@@ -216,7 +214,7 @@ def _strip(model: onnx.ModelProto) -> None:
             del message.metadata_props[:]
 
 
-def _difference(classifier: "Classifier", model: onnx.ModelProto, height: int, width: int) -> float:
+def _difference(classifier: Any, model: onnx.ModelProto, height: int, width: int) -> float:
     import onnxruntime
     import torch
 
