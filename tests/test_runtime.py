@@ -167,7 +167,7 @@ def test_a_path_to_weights_elsewhere_is_never_followed(
 def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, share: float) -> None:
     whole = tiny_model(tmp_path / "m.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match="damaged|not a dermdistill model"):
+    with pytest.raises(UserError, match=r"damaged|not a dermdistill model"):
         Detector(tmp_path / "cut.onnx")
 
 
