@@ -113,7 +113,11 @@ def static(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
 
 def _peak(entry: Entry, size: tuple[int, int]) -> float:
     load(entry, 1)(np.zeros((1, *size, 3), np.uint8))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if platform.system() == "Darwin" else 1024)
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's ru_maxrss begins with the parent's, which exec does not reset
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # macOS counts bytes
 
 
 def macs(folder: Path, size: tuple[int, int]) -> int:

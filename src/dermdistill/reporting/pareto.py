@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from dermdistill.errors import UserError
 from dermdistill.reporting import plots
@@ -89,3 +90,6 @@ def _panel(axes: Axes, table: pd.DataFrame, score: str, cost: str, chains: Seque
             axes.annotate("", (x[end], y[end]), (x[start], y[start]), arrowprops=arrow, zorder=2)
     axes.margins(x=0.2, y=0.2)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
