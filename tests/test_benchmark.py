@@ -61,8 +61,8 @@ def test_one_file_is_measured(tmp_path: Path) -> None:
     entry, size = Entry("student_a_s0", "onnx", tmp_path / "fp32.onnx"), (HEIGHT, WIDTH)
     found = benchmark.static(entry, size)
     assert found["bytes"] == len(exported_bytes()) and found["load_ms"] > 0
-    ballast = np.ones(2**28, np.uint8)  # of this process, which the fresh one must not count
-    assert 20 < benchmark.static(entry, size)["peak_memory_mb"] < 350 and ballast[-1] == 1
+    ballast = np.ones(2**28, np.uint8)  # of this process, which the fresh one must not count; nor is torch in it
+    assert 20 < benchmark.static(entry, size)["peak_memory_mb"] < 250 and ballast[-1] == 1
     times = benchmark.measure([entry, entry._replace(kind="executorch")], size, 1, 32, rounds=3)
     assert set(times) == {"student_a_s0 onnx"}
     told = benchmark.machine()

@@ -10,7 +10,6 @@ warm-up beyond three calls, and the choice of a fastest run (the spread is part 
 """
 
 import functools
-import multiprocessing
 import os
 import platform
 import resource
@@ -101,9 +100,10 @@ def static(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
         load(entry, 1)
         seconds.append(time.perf_counter() - start)
     files = [entry.path] if entry.path.is_file() else sorted(entry.path.glob("*.safetensors"))
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        peak = pool.apply(_peak, (entry, size))
+    given = f"b.Entry({entry.model!r}, {entry.kind!r}, {str(entry.path)!r}), {tuple(size)}"
+    code = f"from dermdistill.deployment import benchmark as b; print(b.peak({given}))"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=_environment())
+    peak = float(shown.stdout.splitlines()[-1])
     return {
         "bytes": sum(path.stat().st_size for path in files),
         "load_ms": round(1000 * statistics.median(seconds), 1),
@@ -111,8 +111,9 @@ def static(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _peak(entry: Entry, size: tuple[int, int]) -> float:
-    load(entry, 1)(np.zeros((1, *size, 3), np.uint8))
+def peak(entry: Entry, size: tuple[int, int]) -> float:
+    """MB this process has held at most, once it has opened the model and answered."""
+    load(entry._replace(path=Path(entry.path)), 1)(np.zeros((1, *size, 3), np.uint8))
     status = Path("/proc/self/status")
     if status.is_file():  # Linux's ru_maxrss begins with the parent's, which exec does not reset
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -156,14 +157,18 @@ def predict_one_jpeg(model: Path, rounds: int) -> dict[str, float]:
         read = functools.partial(pixels.read, path, "photo.jpg", detector.height, detector.width)
         predict = functools.partial(detector.predict, read()[None])
         command = [sys.executable, "-m", "dermdistill.cli", "predict", str(path), "--model", str(model)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        shell = functools.partial(subprocess.run, command, check=True, capture_output=True, env=environment)
+        shell = functools.partial(subprocess.run, command, check=True, capture_output=True, env=_environment())
         times = timing.interleaved({"decode": read, "predict": predict}, rounds)
         times |= timing.interleaved({"command": shell}, 5, warmup=1)
     found = {f"{name}_ms": round(1000 * float(np.median(one["wall"])), 2) for name, one in times.items()}
     return found | {
         f"{name}_cpu_ms": round(1000 * float(np.median(times[name]["cpu"])), 2) for name in ("decode", "predict")
     }
+
+
+def _environment() -> dict[str, str]:
+    """For a fresh process that imports what this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def cuda() -> bool:
