@@ -14,7 +14,7 @@ env: $(BIN)/.complete  ## make .venv with the pinned dependencies (some GB: PyTo
 
 $(BIN)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,phone]'
 	touch $@
 
 demo: env  ## the whole pipeline on the embedded data set, in its own folder (minutes)

@@ -1,32 +1,69 @@
-"""quantize@STUDENT-SEED: export a student, make it INT8 with training images, measure the change on val."""
+"""quantize@STUDENT-SEED: climb the ladder of INT8 rungs on val; the first that holds every limit is taken."""
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from dermdistill import params, tracking
 from dermdistill.data.dataset import load_images, load_split
-from dermdistill.deployment import export, quantize
+from dermdistill.deployment import export, ladder, quantize
+from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import run
-from dermdistill.files import sha256, write_json
+from dermdistill.evaluation import metrics, parity
+from dermdistill.files import atomic, sha256, write_json
 from dermdistill.learning import models
 
 
 def main(student: str, seed: str) -> None:
-    settings = params.load().quantize
-    model_id, folder = f"int8_{student}_s{seed}", Path(f"models/quantized/int8_{student}_s{seed}")
+    settings, model_id = params.load(), f"int8_{student}_s{seed}"
+    numbers, folder = settings.quantize, Path(f"models/quantized/{model_id}")
     classifier, card = models.load(f"models/students/student_{student}_s{seed}")
-    images, train, val = load_images(), load_split("train"), load_split("val")
-    height, width = images.shape[1:3]
+    images, train = load_images(), load_split("train")
     fp32, int8 = folder / "fp32.onnx", folder / "model.onnx"
-    exported = export.to_onnx(classifier, height, width, fp32)
-    rows = quantize.choose(train.rows, settings.calibration_images, settings.seed)
-    quantize.quantize(fp32, int8, images[rows], settings.method)
-    report = quantize.parity(fp32, int8, images, val.rows, val.labels)
-    numbers = settings.model_dump() | {"calibration_images": len(rows)}
-    write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(int8), "quantize": numbers})
-    report |= {"export_logit_difference": exported}
-    write_json(f"metrics/quantize/{model_id}.json", report)
-    tracking.record(f"quantize {model_id}", numbers, report)
+    exported = export.to_onnx(classifier, images.shape[1], images.shape[2], fp32)
+    rows = quantize.choose(train.rows, numbers.calibration_images, numbers.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        maker = quantize.Quantizer(fp32, images[rows], scratch)
+        layers = ladder.sensitivity(maker, images[rows[: numbers.sensitivity_images]])
+        files = ladder.build(maker, numbers.ladder, [row["layer"] for row in layers])
+        table = measure(fp32, files, images, settings)
+        chosen = ladder.first(table, model_id)
+        shutil.copyfile(files[chosen], int8)
+    write_table(f"plots/quantize/ladder/{model_id}.csv", [{"rung": rung} | row for rung, row in table.items()])
+    write_table(f"plots/quantize/sensitivity/{model_id}.csv", layers)
+    made = {"calibration_images": len(rows), "seed": numbers.seed, "rung": chosen}
+    write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(int8), "quantize": made})
+    sizes = {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size}
+    literal = ladder.without_optimisations(int8, images, load_split("val").rows)
+    report = {"rung": chosen, "bytes": sizes, "ladder": table, "export_logit_difference": exported}
+    report |= {"optimisations_off": parity.compare(*literal)}
+    write_json(f"metrics/quantize/{model_id}.json", metrics.rounded(report, 9))
+    tracking.record(f"quantize {model_id}", made, report)
+
+
+def measure(fp32: Path, files: dict[str, Path], images: np.ndarray, settings: params.Params) -> dict[str, Any]:
+    """Every rung on val: what it costs, its bytes, and its time as a share of FP32's, which decides nothing."""
+    val, table = load_split("val"), {}
+    times = ladder.time_ratios(fp32, files, images[val.rows[:1]], settings.quantize.timing_rounds)
+    predicted = {name: Detector(file).predict(images, val.rows) for name, file in {"fp32": fp32, **files}.items()}
+    versions = {n: parity.calibrated(val.labels, p, settings.calibrate.sensitivity) for n, p in predicted.items()}
+    for rung, file in files.items():
+        found = parity.cost(val.labels, versions["fp32"], versions[rung], settings.evaluate.bins)
+        found |= {"bytes": file.stat().st_size, "saturating_weights": quantize.saturating(file)}
+        found["sum_error"] = float(np.abs(predicted[rung].sum(axis=1) - 1).max())
+        wrong = parity.broken(found, settings.quantize.limits.model_dump())
+        table[rung] = metrics.rounded(found) | {"time_ratio": times[rung], "breaks": ", ".join(wrong)}
+    return table
+
+
+def write_table(path: str, rows: list[dict[str, Any]]) -> None:
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ CHANGES = {
     "students.tiny.lr": 1.0e-4,
     "kd.alpha": 0.1,
     "kd.views": 2,
-    "quantize.method": "entropy",
+    "quantize.ladder": ["entropy"],
     "calibrate.sensitivity": 0.9,
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite1"],

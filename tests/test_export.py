@@ -93,7 +93,7 @@ def test_a_network_that_the_graph_does_not_reproduce_is_refused(tmp_path: Path) 
             return sign * images.mean((2, 3)).repeat(1, 3)[:, :7] * torch.arange(7.0)
 
     with pytest.raises(UserError, match="differs from PyTorch"):
-        export.to_onnx(Fickle(), HEIGHT, WIDTH, tmp_path / "m.onnx")
+        export.to_onnx(models.Classifier(Fickle(), (0, 0, 0), (1, 1, 1)), HEIGHT, WIDTH, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -143,6 +143,44 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path, monkeypatch: pytes
         Detector(tmp_path / "e.onnx")
 
 
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "inner/../../secret.bin"])
+def test_a_path_to_weights_elsewhere_is_never_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
+    (tmp_path / "models/inner").mkdir(parents=True)
+    model = onnx.load(tiny_model(tmp_path / "models/m.onnx"))
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "84")):
+        tensor.external_data.add(key=key, value=value)
+    path = tmp_path / "models/m.onnx"
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path / "models")
+    with pytest.raises(UserError, match="another file") as refusal:
+        Detector(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, share: float) -> None:
+    whole = tiny_model(tmp_path / "m.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"damaged|not a dermdistill model"):
+        Detector(tmp_path / "cut.onnx")
+
+
+@pytest.mark.parametrize("how", ["truncated", "no metadata", "other classes"])
+def test_the_command_refuses_a_hostile_model_with_a_sentence(tmp_path: Path, how: str) -> None:
+    damage(path := tiny_model(tmp_path / "m.onnx"), how)
+    Image.new("RGB", (90, 60)).save(tmp_path / "photo.png")
+    command = [sys.executable, "-m", "dermdistill.cli", "predict", str(tmp_path / "photo.png"), "--model", str(path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: model ") and done.stderr.count("\n") == 1
+
+
 def test_thresholds_come_from_the_file(tmp_path: Path) -> None:
     stored = {"sensitivity": 0.031, "youden": 0.2}
     assert Detector(tiny_model(tmp_path / "m.onnx", thresholds=json.dumps(stored))).thresholds == stored

@@ -128,10 +128,28 @@ class Predict(Block):
     flips: bool
 
 
+class Int8Limits(Block):
+    max_auc_drop: NotNegative
+    max_ece_rise: NotNegative
+    min_agreement: Share
+    min_equal_decisions: Share
+    max_bytes: Count
+    max_saturating_weights: Annotated[int, Field(ge=0)]
+    max_sum_error: Positive
+
+
+Rung = Annotated[
+    str, Field(pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|weight_only|dynamic)$")
+]
+
+
 class Quantize(Block):
     calibration_images: Count
-    method: Literal["minmax", "percentile", "entropy"]
+    sensitivity_images: Count
     seed: Seed
+    ladder: Annotated[list[Rung], Field(min_length=1)]
+    limits: Int8Limits
+    timing_rounds: Count
 
 
 class Calibrate(Block):
@@ -175,8 +193,17 @@ class Ship(Block):
     student: Name
     seed: Seed
     tolerance: Positive
-    max_auc_drop: NotNegative
-    min_agreement: Share
+
+
+class Export(Block):
+    formats: list[Literal["onnx", "torch_export", "executorch", "executorch_int8"]]
+    max_dp: Positive
+    max_dp_unoptimised: Positive
+
+
+class Benchmark(Block):
+    rounds: Count
+    batch_rounds: Count
 
 
 class AnalyzeErrors(Block):
@@ -206,6 +233,8 @@ class Params(Block):
     evaluate: Evaluate
     compare: Compare
     ship: Ship
+    export: Export
+    benchmark: Benchmark
     analyze_errors: AnalyzeErrors
     explain: Explain
     robustness: Robustness

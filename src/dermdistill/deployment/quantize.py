@@ -1,124 +1,215 @@
-"""Static INT8 of an exported graph, and how far it strays from FP32.
+"""INT8 versions of an exported graph, from the naive to the careful; :mod:`ladder` names and orders them.
 
-Convolutions run on 8-bit activations (unsigned, per tensor) and weights (signed, per channel) by
+Static quantization runs convolutions on 8-bit activations (unsigned, per tensor) and weights (signed) by
 explicit QuantizeLinear/DequantizeLinear pairs (Jacob et al., 2018). Weights use 7 of their 8 bits
 (``reduce_range``): AVX2 kernels add two products in 16 bits and saturate otherwise, which costs 10 %
-of the diagnoses; phones (NEON) and VNNI do not saturate, so only the comparison with the unoptimised
-graph in :func:`parity`, run on such a processor, would show it.
+of the diagnoses; phones (NEON) and VNNI do not saturate, so a machine that has VNNI would not notice.
+2 · 255 · 64 = 32,640 fits into 16 bits: :func:`saturating` looks at the weights, which no processor can hide.
 
 Seven bits move the mean output of the first layers, whose channels see few weights (3 × 3 × 1 in a
 depthwise convolution). Biases are corrected for it (Nagel et al., ICCV 2019, section 4.2).
 
-What comes before the first convolution (pixels, normalisation)
+What comes before the first convolution of the network (pixels, normalisation)
 and after the last (pooling, classifier, calibration, softmax) stays in float: together a few kilobytes
 and microseconds, but there rounding reaches the probabilities directly.
 
-Deliberately absent: quantization-aware training (far slower than the training itself on a CPU) and
-ONNX Runtime's ``quant_pre_process`` (saves 0.14 MB at most, changes nothing else).
+Deliberately absent: quantization-aware training (far slower than the training itself on a CPU, and no
+student here needs it: see docs/deployment.md) and ONNX Runtime's ``quant_pre_process`` (saves 0.14 MB at
+most, changes nothing else).
 """
 
 import contextlib
+import copy
 import io
 import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from dermdistill.classes import MELANOMA
 from dermdistill.deployment import export
-from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
 from dermdistill.files import atomic
 
 BATCH = 16  # calibration images whose activations are in memory at a time
+UNSATURATED = 64  # largest whole weight of which two products with 255 fit into 16 bits
 
 Method = Literal["minmax", "percentile", "entropy"]
 
 
-def quantize(source: str | Path, target: str | Path, images: np.ndarray, method: Method) -> None:
-    """Write the INT8 version of the exported graph ``source``; same input, output and metadata.
+class Quantizer:
+    """Makes INT8 files of one FP32 file; ranges of activations are measured once per method and kept.
 
     ``images`` are uint8 (N, H, W, 3), N ≥ 1, from the training split; their activations set the ranges
     and the corrected biases. The same graph and images give the same bytes.
+    """
+
+    def __init__(self, source: str | Path, images: np.ndarray, scratch: str | Path) -> None:
+        """``scratch`` is an existing folder for the ranges and copies; ONNX Runtime writes beside its input.
+
+        Raises:
+            UserError: if there is no image, or no convolution to quantize.
+        """
+        if len(images) == 0:
+            raise UserError("INT8 needs at least one calibration image; raise quantize.calibration_images")
+        self.images, self.scratch = images, Path(scratch)
+        self.model = onnx.load(source)
+        self.layers = layers(self.model)
+        self.plain = self.scratch / "plain.onnx"
+        onnx.save(self.model, self.plain)
+        self._corrected: dict[Method, onnx.ModelProto] = {}
+        self._mean: dict[str, np.ndarray] = {}
+
+    def default(self, target: str | Path, tail: bool) -> None:
+        """The library's static default: every operator it knows, weights per tensor, no correction.
+
+        With ``tail`` that includes the calibration and the softmax, whose output then comes in 256 steps.
+        """
+        nodes = [node.name for node in self.model.graph.node if tail or node.name not in export.TAIL]
+        self._finish(self._static(self.plain, "minmax", nodes, "default", default=True), target)
+
+    def static(self, target: str | Path, method: Method, in_float: Collection[str] = ()) -> None:
+        """Per channel, biases corrected; the layers named ``in_float`` stay as they are."""
+        if method not in self._corrected:
+            first = self._static(self.plain, method, self._inner(), f"plain_{method}")
+            model = onnx.load(self.plain)
+            _correct_biases(model, first, self._means())
+            self._corrected[method] = model
+        source = self.scratch / "corrected.onnx"
+        onnx.save(self._restored(self._corrected[method], in_float), source)
+        kept = self._inner(set(self.layers) - set(in_float))
+        self._finish(self._static(source, method, kept, f"corrected_{method}"), target)
+
+    def only(self, target: str | Path, layer: str) -> None:
+        """One layer in INT8 and all others in float, to see what that layer alone costs."""
+        self._finish(self._static(self.plain, "minmax", self.layers[layer], "plain_minmax"), target)
+
+    def dynamic(self, target: str | Path) -> None:
+        """Ranges of activations found at run time, per image; weights per tensor, the only way it knows."""
+        from onnxruntime import quantization
+
+        with _quiet():
+            quantization.quantize_dynamic(
+                self.plain,
+                self.scratch / "int8.onnx",
+                nodes_to_quantize=self._inner(),
+                weight_type=quantization.QuantType.QInt8,
+                reduce_range=True,
+            )
+        self._finish(onnx.load(self.scratch / "int8.onnx"), target)
+
+    def weight_only(self, target: str | Path) -> None:
+        """Weights of convolutions stored in 8 bits per channel; the arithmetic stays in float."""
+        model = onnx.load(self.plain)
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        names = sorted({node.input[1] for node in model.graph.node if node.op_type == "Conv"} & set(tensors))
+        for name in reversed(names):
+            weight = numpy_helper.to_array(tensors[name])
+            scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / 127, np.finfo(np.float32).tiny)
+            whole = np.round(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
+            model.graph.initializer.remove(tensors[name])
+            parts = {f"{name}_quantized": whole, f"{name}_scale": scale.astype(np.float32)}
+            model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in parts.items())
+            node = helper.make_node("DequantizeLinear", list(parts), [name], f"{name}_dequantize", axis=0)
+            model.graph.node.insert(0, node)
+        self._finish(model, target)
+
+    def _means(self) -> dict[str, np.ndarray]:
+        if not self._mean:
+            self._mean = _channel_means(self.plain, self.images)
+        return self._mean
+
+    def _restored(self, corrected: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProto:
+        """A layer that stays in float keeps its own bias: it has no rounded weights to correct for."""
+        own = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        names = {self.layers[layer][0] for layer in in_float}
+        biases = {node.input[2] for node in self.model.graph.node if node.name in names and len(node.input) > 2}
+        model = copy.deepcopy(corrected)
+        for tensor in model.graph.initializer:
+            if tensor.name in biases:
+                tensor.CopyFrom(own[tensor.name])
+        return model
+
+    def _inner(self, kept: Collection[str] | None = None) -> list[str]:
+        """The nodes of the layers ``kept`` (None: all), in the graph's order."""
+        return [name for layer, nodes in self.layers.items() if kept is None or layer in kept for name in nodes]
+
+    def _static(
+        self, source: Path, method: Method, nodes: list[str], ranges: str, default: bool = False
+    ) -> onnx.ModelProto:
+        """Quantize ``nodes``; ``ranges`` names the file in which the measured ranges are kept."""
+        from onnxruntime import quantization
+
+        methods = {kind.name.lower(): kind for kind in quantization.CalibrationMethod}
+        chosen, inner = set(nodes), set(self._inner())
+        types = sorted({node.op_type for node in self.model.graph.node if node.name in inner})
+        with _quiet():
+            quantization.quantize_static(
+                source,
+                self.scratch / "int8.onnx",
+                _reader(self.images),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=[] if default else types,
+                per_channel=not default,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                nodes_to_exclude=[node.name for node in self.model.graph.node if node.name not in chosen],
+                calibrate_method=methods[method],
+                calibration_cache_path=self.scratch / f"{ranges}.json",
+                extra_options={"CalibStridedMinMax": 1},  # batch by batch, whatever the method: bounds memory
+            )
+        return onnx.load(self.scratch / "int8.onnx")
+
+    def _finish(self, quantized: onnx.ModelProto, target: str | Path) -> None:
+        del quantized.metadata_props[:]
+        export.describe(quantized, {entry.key: entry.value for entry in self.model.metadata_props})
+        with atomic(target) as temporary:
+            export.save(quantized, temporary)
+
+
+def layers(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Each convolution of the network, named as its weights, with what follows it up to the next: names of nodes.
+
+    What precedes the first, and what follows the last and its activation, belongs to no layer.
 
     Raises:
-        UserError: if there is no image, or no convolution to quantize.
+        UserError: if there is no convolution.
     """
-    if len(images) == 0:
-        raise UserError("INT8 needs at least one calibration image; raise quantize.calibration_images")
-    model = onnx.load(source)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    with tempfile.TemporaryDirectory() as folder:
-        fp32, int8 = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, fp32)  # a copy: ONNX Runtime writes scratch files beside its input
-        _static(fp32, int8, images, method)
-        _correct_biases(model, onnx.load(int8), _channel_means(fp32, images))
-        onnx.save(model, fp32)
-        _static(fp32, int8, images, method)
-        quantized = onnx.load(int8)
-    del quantized.metadata_props[:]
-    export.describe(quantized, metadata)
-    with atomic(target) as temporary:
-        export.save(quantized, temporary)
+    nodes = [node for node in model.graph.node if node.name != export.NORMALISE]
+    positions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
+    if not positions:
+        raise UserError("the model has no convolution to quantize; choose a convolutional student")
+    end = positions[-1] + 1
+    while nodes[end].op_type in ("Clip", "Relu", "HardSwish"):
+        end += 1  # the last convolution's activation belongs to it
+    bounds = zip(positions, [*positions[1:], end], strict=True)
+    return {_layer(nodes[start]): [node.name for node in nodes[start:stop]] for start, stop in bounds}
+
+
+def _layer(convolution: onnx.NodeProto) -> str:
+    return str(convolution.input[1]).removeprefix("network.").removesuffix(".weight")
+
+
+def saturating(path: str | Path) -> int:
+    """How many weights are too large for 8-bit kernels that add two products in 16 bits; 0 if computed in float."""
+    model = onnx.load(path)
+    whole = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
+    nodes = [node for node in model.graph.node if node.op_type in ("ConvInteger", "DequantizeLinear")]
+    if not any(node.op_type in ("ConvInteger", "QuantizeLinear") for node in model.graph.node):
+        return 0
+    names = {name for node in nodes for name in node.input[:2] if name in whole}
+    return sum(int((np.abs(numpy_helper.to_array(whole[name]).astype(int)) > UNSATURATED).sum()) for name in names)
 
 
 def choose(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """``count`` (or all, if fewer) of the training ``rows``, by ``seed``, ascending."""
     chosen = np.random.default_rng(seed).choice(rows, size=min(count, len(rows)), replace=False)
     return np.sort(chosen)
-
-
-def parity(
-    fp32: str | Path, int8: str | Path, images: np.ndarray, rows: np.ndarray, labels: np.ndarray
-) -> dict[str, Any]:
-    """How INT8 compares with FP32, and with itself when the runtime's optimisations are off.
-
-    ``images`` uint8 (N, H, W, 3), of which ``rows`` (n,) are used; ``labels`` (n,) int. The comparison
-    with optimisations off shows kernels that saturate on this processor. ``melanoma_roc_auc`` is null
-    unless melanoma and another diagnosis are present.
-    """
-    full, small = Detector(fp32).predict(images, rows), Detector(int8).predict(images, rows)
-    literal = Detector(int8, optimize=False).predict(images, rows)
-    auc = [_auc(labels == MELANOMA, p[:, MELANOMA]) for p in (full, small)]
-    return {
-        "n": len(rows),
-        "bytes": {"fp32": Path(fp32).stat().st_size, "int8": Path(int8).stat().st_size},
-        "fp32": _compare(full, small),
-        "optimisations_off": _compare(literal, small),
-        "melanoma_roc_auc": {
-            "fp32": auc[0],
-            "int8": auc[1],
-            "drop": None if auc[0] is None or auc[1] is None else auc[0] - auc[1],
-        },
-    }
-
-
-def _static(source: Path, target: Path, images: np.ndarray, method: Method) -> None:
-    from onnxruntime import quantization
-
-    methods = {kind.name.lower(): kind for kind in quantization.CalibrationMethod}
-    outside, types = _outside(onnx.load(source))
-    with _quiet():
-        quantization.quantize_static(
-            source,
-            target,
-            _reader(images),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=types,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=outside,
-            calibrate_method=methods[method],
-            extra_options={"CalibStridedMinMax": 1},  # batch by batch, whatever the method: bounds memory
-        )
 
 
 def _correct_biases(model: onnx.ModelProto, quantized: onnx.ModelProto, means: dict[str, np.ndarray]) -> None:
@@ -154,35 +245,6 @@ def _channel_means(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         for name, output in zip(names, outputs, strict=True):
             sums[name] = sums[name] + output.mean(axis=(2, 3), dtype=np.float64).sum(axis=0)
     return {name: total / len(images) for name, total in sums.items()}
-
-
-def _compare(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    difference = np.abs(a - b)
-    return {
-        "max_abs_dp": float(difference.max()),
-        "mean_abs_dp": float(difference.mean()),
-        "agreement": float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
-    }
-
-
-def _auc(positive: np.ndarray, score: np.ndarray) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else None
-
-
-def _outside(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    """Names of the nodes before the first and after the last convolution; the types of those between."""
-    nodes = model.graph.node
-    convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    if not convolutions:
-        raise UserError("the model has no convolution to quantize; choose a convolutional student")
-    first, last = convolutions[0], convolutions[-1]
-    after = last + 1
-    while nodes[after].op_type in ("Clip", "Relu", "HardSwish"):
-        after += 1  # the last convolution's activation belongs to it
-    names = [node.name for node in (*nodes[:first], *nodes[after:])]
-    return names, sorted({node.op_type for node in nodes[first:after]})
 
 
 def _reader(images: np.ndarray) -> Any:

@@ -24,6 +24,12 @@ from dermdistill.reporting.results import read_table
 
 CODES = "; ".join(f"{short}: {name}" for short, name in NAMES.items()) + "."
 
+PARETO = (
+    "Accuracy against cost",
+    "Bubbles: melanoma AUC and macro-F1 on the holdout against latency and bytes; the table below has the numbers.",
+    "Arrows lead from the teacher over the student to its INT8 file; numbers: plots/pareto/points.csv.",
+)
+
 
 def results(at: Page) -> Section:
     said = text(
@@ -163,6 +169,16 @@ def shipped(at: Page) -> Section:
     return Section("shipped", "From student to the file on the phone", page.tables(*shown))
 
 
+def cost(at: Page) -> Section:
+    exports, benchmark = (read_json(at.root / f"metrics/{name}.json") for name in ("export", "benchmark"))
+    shown = [
+        *facts("Exports against PyTorch, on val", exports),
+        *facts("Cost", {key: value for key, value in benchmark.items() if key != "sentences"}),
+    ]
+    drawn = page.figures([page.picture(at.root / "plots/pareto/pareto.png", *PARETO)])
+    return Section("cost", "What it costs to run", [bullets(benchmark["sentences"]), drawn, *page.tables(*shown)])
+
+
 def data(at: Page) -> Section:
     said = text("The split is by lesion: images of one lesion never stand on two sides.")
     titles = {"prepare": "Data", "describe": "Raw files", "audit": "Leakage audit", "split": "Split"}
@@ -198,6 +214,7 @@ SECTIONS: tuple[Callable[[Page], Section | None], ...] = (
     errors,
     explain,
     shipped,
+    cost,
     data,
     training,
 )

@@ -1,0 +1,70 @@
+"""Write the student that ships in every format, run each on all of val, and refuse what strays from PyTorch."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dermdistill import params, tracking
+from dermdistill.data.dataset import load_images, load_split
+from dermdistill.deployment import export, formats, ladder, quantize
+from dermdistill.deployment.runtime import Detector
+from dermdistill.errors import UserError, run
+from dermdistill.evaluation import calibration, metrics, parity, predictions
+from dermdistill.evaluation.predictions import Predictions
+from dermdistill.files import write_json
+from dermdistill.learning import models
+
+FOLDER, SHIPPED = Path("models/exported"), Path("models/deploy/student.int8.onnx")
+
+
+def main() -> None:
+    settings = params.load()
+    student = settings.shipped.replace("int8", "student", 1)
+    fitted = calibration.read(f"metrics/calibrate/{student}.json")
+    val = predictions.read(f"predictions/val/{student}.csv")
+    exact = parity.Version(fitted.apply(val.probabilities), fitted.thresholds["sensitivity"])
+    files = write(settings, student, fitted)
+    found = {name: measure(name, path, val, exact, settings.evaluate) for name, path in files.items()}
+    numbers = settings.export
+    limits = numbers.max_dp, settings.quantize.limits.model_dump(), numbers.max_dp_unoptimised
+    if wrong := [f"{name}: {item}" for name, row in found.items() for item in parity.crossed(row, *limits)]:
+        raise UserError(f"exports stray from PyTorch on val ({'; '.join(wrong)}); change export.* or quantize.*")
+    report = {"reference": f"{student}, PyTorch", "n": len(val), "formats": found}
+    write_json("metrics/export.json", metrics.rounded(report, 9))
+    tracking.record(f"export {student}", numbers.model_dump(), report)
+
+
+def write(settings: params.Params, student: str, fitted: calibration.Calibration) -> dict[str, Path]:
+    """The files by format, all calibrated; INT8 ONNX is the shipped file itself."""
+    images, numbers = load_images(), settings.quantize
+    rows = quantize.choose(load_split("train").rows, numbers.calibration_images, numbers.seed)
+    classifier, card = models.load(f"models/students/{student}")
+    model = formats.calibrated(classifier, fitted.temperature, fitted.bias)
+    files = {name: FOLDER / formats.FILES[name] for name in settings.export.formats}
+    for name, path in files.items():
+        if name == "onnx":
+            source, origin = f"models/quantized/{settings.shipped}/fp32.onnx", {"id": student}
+            export.ship(source, path, fitted.to_dict(), origin | {"initial_weights": str(card["initial_weights"])})
+        else:
+            formats.write(name, model, path, images[rows])
+    return files | {"onnx_int8": SHIPPED}
+
+
+def measure(name: str, path: Path, val: Predictions, exact: parity.Version, numbers: params.Evaluate) -> Any:
+    """All of val through one file, at each batch size."""
+    images, rows, run_on = load_images(), load_split("val").rows, formats.runner(name, path)
+    answers = {batch: formats.batched(run_on, images, rows, batch) for batch in formats.batches(name)}
+    row: dict[str, Any] = {"bytes": path.stat().st_size}
+    row |= {f"batch_{batch}": parity.compare(exact.probabilities, p) for batch, p in answers.items()}
+    one, draws = answers[1], (numbers.bootstrap, numbers.seed)
+    row |= parity.auc_change(val.labels, val.lesion_id, exact.probabilities, one, *draws)
+    if name.endswith("int8"):
+        threshold = Detector(path).thresholds["sensitivity"] if name == "onnx_int8" else exact.threshold
+        row["cost"] = parity.cost(val.labels, exact, parity.Version(one, threshold), numbers.bins)
+    if name == "onnx_int8":
+        row["optimisations_off"] = parity.compare(*ladder.without_optimisations(path, images, rows))
+    return row
+
+
+if __name__ == "__main__":
+    run(main, *sys.argv[1:])

@@ -1,0 +1,29 @@
+"""pareto: scores of every benchmarked model against its latency and bytes, as table and figure; no model is run."""
+
+from pathlib import Path
+
+from dermdistill import params
+from dermdistill.errors import run
+from dermdistill.files import atomic, read_json
+from dermdistill.reporting import pareto, plots
+
+FOLDER = Path("plots/pareto")
+
+
+def main() -> None:
+    settings = params.load()
+    teacher, seed = f"teacher_{settings.kd.teacher}", settings.ship.seed
+    chains = [(teacher, f"student_{name}_s{seed}", f"int8_{name}_s{seed}") for name in settings.run.students]
+    models = list(dict.fromkeys(model for chain in chains for model in chain))
+    parts = ("val", "holdout")
+    metrics = {part: {model: read_json(f"metrics/{part}/{model}.json") for model in models} for part in parts}
+    table = pareto.points(models, read_json("metrics/benchmark.json"), metrics)
+    with atomic(FOLDER / "points.csv") as path:
+        table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    figure = pareto.draw(table, chains)
+    for suffix in ("png", "svg"):
+        plots.save(figure, FOLDER / f"pareto.{suffix}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""The frontier holds exactly what nothing beats, and the figure shows every model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermdistill.errors import UserError
+from dermdistill.reporting import pareto, plots
+
+MODELS = ["teacher_a", "student_b_s0", "int8_b_s0"]
+
+
+def known(auc: list[float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+    entries = ["teacher_a onnx", "student_b_s0 onnx", "int8_b_s0 onnx_int8"]
+    benchmark = {
+        "static": {name: {"bytes": size} for name, size in zip(entries, (13e6, 4e6, 1e6), strict=True)},
+        "latency": {pareto.CONDITION: {n: {"cpu_p50": ms} for n, ms in zip(entries, (5.0, 3.0, 2.0), strict=True)}},
+        "models": {model: {"parameters": 10**6} for model in MODELS},
+    }
+    one = {m: {"melanoma": {"roc_auc": a}, "diagnosis": {"macro_f1": 0.6}} for m, a in zip(MODELS, auc, strict=True)}
+    return benchmark, {"val": one, "holdout": one}
+
+
+def test_the_frontier_holds_what_nothing_beats() -> None:
+    cost, score = np.array([1.0, 2.0, 3.0, 3.0, 4.0]), np.array([0.5, 0.7, 0.6, 0.8, 0.8])
+    assert pareto.frontier(cost, score).tolist() == [True, True, False, True, False]
+    assert pareto.frontier(np.ones(2), np.ones(2)).tolist() == [True, True]  # equals do not beat each other
+    assert pareto.frontier(np.array([1.0, 2.0]), np.array([np.nan, 0.5])).tolist() == [False, True]
+
+
+def test_points_carry_costs_scores_and_frontier() -> None:
+    table = pareto.points(MODELS, *known([0.92, 0.90, 0.91])).set_index("model")
+    assert table["megabytes"].tolist() == [13, 4, 1] and table["latency_ms"].tolist() == [5, 3, 2]
+    assert table["frontier_melanoma_auc_megabytes"].tolist() == [True, False, True]
+    assert table["frontier_macro_f1_latency_ms"].tolist() == [False, False, True]
+    figure = pareto.draw(table.reset_index(), [MODELS])
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        assert set(MODELS) <= {text.get_text() for text in axes.texts}
+
+
+def test_the_same_table_gives_the_same_files(tmp_path: Any) -> None:
+    for suffix in ("png", "svg"):
+        for name in ("a", "b"):
+            figure = pareto.draw(pareto.points(MODELS, *known([0.92, 0.90, 0.91])), [MODELS])
+            plots.save(figure, tmp_path / f"{name}.{suffix}")
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_a_model_that_was_not_timed_is_named() -> None:
+    benchmark, metrics = known([0.92, 0.90, 0.91])
+    del benchmark["static"]["int8_b_s0 onnx_int8"]
+    with pytest.raises(UserError, match=r"lacks int8_b_s0; run `dvc repro benchmark`"):
+        pareto.points(MODELS, benchmark, metrics)
