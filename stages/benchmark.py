@@ -43,7 +43,7 @@ def main() -> None:
 
 def chosen(settings: params.Params, size: Any, scratch: Path) -> list[Entry]:
     """Teacher and students in PyTorch and ONNX, INT8 files, and the exports of the student that ships."""
-    teacher, seed = f"teacher_{settings.kd.teacher}", settings.ship.seed
+    teacher, seed = f"teacher_{settings.kd.teachers[0]}", settings.ship.seed
     folder = Path(f"models/teachers/{teacher}")
     export.to_onnx(models.load(folder)[0], size[0], size[1], scratch / "teacher.onnx")
     entries = [Entry(teacher, "eager", folder), Entry(teacher, "onnx", scratch / "teacher.onnx")]

@@ -12,7 +12,7 @@ FOLDER = Path("plots/pareto")
 
 def main() -> None:
     settings = params.load()
-    teacher, seed = f"teacher_{settings.kd.teacher}", settings.ship.seed
+    teacher, seed = f"teacher_{settings.kd.teachers[0]}", settings.ship.seed
     chains = [(teacher, f"student_{name}_s{seed}", f"int8_{name}_s{seed}") for name in settings.run.students]
     models = list(dict.fromkeys(model for chain in chains for model in chain))
     parts = ("val", "holdout")
