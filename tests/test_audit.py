@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dermdistill import params
-from dermdistill.data import audit, candidates, fingerprints, geometry, overlap, phantom
+from dermdistill.data import audit, camera, candidates, fingerprints, geometry, overlap, tissue
 from dermdistill.errors import UserError
 from stages import audit as stage
 
@@ -41,8 +41,8 @@ def views(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     pictures = []
     for lesion in range(count):
         painter = np.random.default_rng([seed, lesion])
-        ground = phantom.tissue(painter, ("mel", "nv", "bkl", "bcc")[lesion % 4], 150)
-        pictures += [phantom.photograph(painter, ground, 150, 200) for _ in range(2)]
+        ground = tissue.paint(painter, ("mel", "nv", "bkl", "bcc")[lesion % 4], 150)
+        pictures += [camera.photograph(painter, ground, 150, 200) for _ in range(2)]
     return np.array(pictures), np.repeat(np.arange(count), 2)
 
 
