@@ -142,7 +142,7 @@ def sentences(prepared: dict[str, Any], audit: dict[str, Any], split: dict[str, 
 
 
 def _axes(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(plots.WIDTH, height), layout="constrained")
+    figure = plots.new(height)
     return figure, figure.subplots()
 
 
@@ -187,7 +187,7 @@ def _shares(table: pd.DataFrame, label: str) -> Figure:
 def _stacked(table: pd.DataFrame) -> Figure:
     figure, axes = _axes(3.0)
     left = np.zeros(len(table))
-    shades = (plots.BLUE, plots.ORANGE, plots.GREY, "#009E73", "#CC79A7")
+    shades = (plots.BLUE, plots.ORANGE, plots.GREY, plots.GREEN, "#CC79A7")
     for index, name in enumerate(table.columns):
         axes.barh(list(table.index), table[name], left=left, label=str(name), color=shades[index % len(shades)])
         left = left + table[name].to_numpy()
