@@ -10,7 +10,7 @@ from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError
 from dermdistill.evaluation import fidelity, predictions
-from dermdistill.reporting import comparisons, figures, protocol_tables, tables
+from dermdistill.reporting import comparisons, fragments, protocol_tables, results, tables
 
 
 def known(rows: list[list[float]], names: str = "abc") -> predictions.Predictions:
@@ -53,8 +53,8 @@ def test_the_readme_shows_seeds_only_when_there_are_several() -> None:
         row = {"seeds": seeds, "mean": 0.9, "sd": 0.01, "low": 0.87, "high": 0.93}
         return dict.fromkeys(comparisons.METRICS, row)
 
-    assert tables._markdown_seeds({"families": {"student_b": family(1)}}) == []
-    lines = tables._markdown_seeds({"families": {"teacher_a": family(1), "student_b": family(3)}})
+    assert fragments._seeds({"families": {"student_b": family(1)}}) == []
+    lines = fragments._seeds({"families": {"teacher_a": family(1), "student_b": family(3)}})
     assert sum("`student_b` | 3 | 0.900 ± 0.010 [0.870, 0.930]" in line for line in lines) == 1
     assert not any("teacher_a" in line for line in lines)
     cells = {line.count("|") for line in lines if line.startswith("|")}
@@ -72,7 +72,7 @@ def test_with_several_seeds_the_verdicts_are_those_of_the_means() -> None:
             for a, b in ((student, control), (student, teacher), (int8, student), (int8, teacher))
         ]
     }
-    found = figures._over_seeds(compared, settings)
+    found = results._over_seeds(compared, settings)
     assert [(one.first, one.second) for one in found] == [
         (f"{student} (3 seeds)", f"{control} (3 seeds)"),
         (f"{student} (3 seeds)", teacher),
