@@ -39,7 +39,8 @@ def shrunk_params() -> dict[str, Any]:
     params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "seed": 0}}
     cut = {"stages": 1, "blocks": 0, "head": 8}
     params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0}}
-    params["kd"]["teachers"], params["ship"]["student"] = ["small"], "smaller"
+    params["kd"] |= {"teachers": ["small"], "views": 0}
+    params["ship"]["student"] = "smaller"
     params["ablation"]["student"] = "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12
@@ -123,9 +124,11 @@ def cloned(pipeline: Path, folder: Path) -> Path:
 
 
 TINY_RUN = {
+    "run": {"teachers": ["lite0"]},
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
     "teachers": {"lite0": {"epochs": 1}},
+    "kd": {"teachers": ["lite0"], "views": 0},
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {
         "calibration_images": 16,

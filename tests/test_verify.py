@@ -209,7 +209,7 @@ def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:
         ("metrics/holdout/int8_tiny_s0.json", ["selective", "conformal", "marginal", "coverage"]),
         ("metrics/calibrate/int8_tiny_s0.json", ["conformal", "marginal"]),
         ("metrics/robustness/int8_tiny_s0.json", ["cells", "blur", "3", "roc_auc"]),
-        ("metrics/robustness/teacher_lite0.json", ["mean_drop", "macro_f1", "drop"]),
+        ("metrics/robustness/teacher_ensemble.json", ["mean_drop", "macro_f1", "drop"]),
         ("metrics/compare/models.json", ["families", "student_tiny", "melanoma.roc_auc", "mean"]),
         ("metrics/compare/calibration.json", ["int8_tiny_s0", "methods", "vector", "holdout", "nll"]),
     ],
