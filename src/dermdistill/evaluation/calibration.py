@@ -25,7 +25,7 @@ from dermdistill.classes import CLASSES, MELANOMA
 from dermdistill.errors import UserError
 from dermdistill.files import read_json
 
-SMALLEST = float(np.finfo(np.float32).tiny)  # a float32 softmax may underflow to 0, whose log is not finite
+SMALLEST = float(np.finfo(np.float32).tiny)
 SHARPEST, FLATTEST = 0.05, 20.0  # bounds of T: perfectly separable val data would drive it to 0
 DECIMALS = 6
 POINTS = ("sensitivity", "youden", "f1")  # the operating points that are chosen on val
@@ -42,7 +42,7 @@ class Calibration:
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """(N, 7) raw probabilities → (N, 7) calibrated ones."""
-        return np.asarray(softmax(_log(probabilities) / self.temperature + self.bias, axis=1))
+        return np.asarray(softmax(log(probabilities) / self.temperature + self.bias, axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -91,7 +91,7 @@ def fit(labels: np.ndarray, probabilities: np.ndarray, sensitivity: float) -> Ca
 
 def fit_scaling(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
     """Temperature and the bias of each class (7,) that fit best."""
-    logits, truth = _log(probabilities), np.eye(len(CLASSES))[labels]
+    logits, truth = log(probabilities), np.eye(len(CLASSES))[labels]
     count = len(labels)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -142,9 +142,10 @@ def _floor(score: np.ndarray) -> np.ndarray:
     return np.maximum(np.round(np.floor(score * 1e6 - 0.5) / 1e6, DECIMALS), 0.0)
 
 
-def _log(probabilities: np.ndarray) -> np.ndarray:
+def log(probabilities: np.ndarray) -> np.ndarray:
+    """Natural logarithm, finite where a float32 softmax underflowed to 0."""
     return np.asarray(np.log(np.maximum(probabilities, SMALLEST)))
 
 
 def _nll(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return round(float(-_log(probabilities)[np.arange(len(labels)), labels].mean()), DECIMALS)
+    return round(float(-log(probabilities)[np.arange(len(labels)), labels].mean()), DECIMALS)

@@ -25,7 +25,7 @@ from sklearn.model_selection import GroupKFold
 
 from dermdistill.classes import CLASSES, MELANOMA
 from dermdistill.evaluation import metrics
-from dermdistill.evaluation.calibration import fit_scaling
+from dermdistill.evaluation.calibration import fit_scaling, log
 from dermdistill.evaluation.predictions import Predictions
 
 Map = Callable[[np.ndarray], np.ndarray]
@@ -121,7 +121,7 @@ def _fit(
     ``gather`` turns the gradient by W into that by the slopes in x. Slopes on the diagonal of dirichlet's W are
     penalised too, about 1: with some 20 images of a diagnosis nothing else keeps them finite.
     """
-    logits, truth, biased = _log(p), np.eye(K)[labels], len(start) > 1
+    logits, truth, biased = log(p), np.eye(K)[labels], len(start) > 1
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         bias = x[-K:] if biased else np.zeros(K)
@@ -137,11 +137,7 @@ def _fit(
 
 
 def _affine(slopes: np.ndarray, bias: np.ndarray) -> Map:
-    return lambda p: np.asarray(softmax(_log(p) @ slopes.T + bias, axis=1))
-
-
-def _log(p: np.ndarray) -> np.ndarray:
-    return np.asarray(np.log(np.maximum(p, metrics.SMALLEST)))
+    return lambda p: np.asarray(softmax(log(p) @ slopes.T + bias, axis=1))
 
 
 def _figures(labels: np.ndarray, p: np.ndarray, bins: int) -> dict[str, Any]:
