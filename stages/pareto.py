@@ -17,12 +17,13 @@ def main() -> None:
     models = list(dict.fromkeys(model for chain in chains for model in chain))
     parts = ("val", "holdout")
     metrics = {part: {model: read_json(f"metrics/{part}/{model}.json") for model in models} for part in parts}
-    table = pareto.points(models, read_json("metrics/benchmark.json"), metrics)
+    benchmark = read_json("metrics/benchmark.json")
+    table = pareto.points(models, benchmark, metrics)
     with atomic(FOLDER / "points.csv") as path:
         table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    figure = pareto.draw(table, chains)
-    for suffix in ("png", "svg"):
-        plots.save(figure, FOLDER / f"pareto.{suffix}")
+    for name, figure in {"pareto": pareto.draw(table, chains), "latency": pareto.latencies(benchmark)}.items():
+        for suffix in ("png", "svg"):
+            plots.save(figure, FOLDER / f"{name}.{suffix}")
 
 
 if __name__ == "__main__":

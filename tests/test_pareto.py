@@ -40,6 +40,14 @@ def test_points_carry_costs_scores_and_frontier() -> None:
         assert set(MODELS) <= {text.get_text() for text in axes.texts}
 
 
+def test_a_bar_for_each_model_and_format() -> None:
+    benchmark, _ = known([0.92, 0.90, 0.91])
+    axes = pareto.latencies(benchmark).axes[0]
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == ["teacher_a onnx", "student_b_s0 onnx", "int8_b_s0 onnx_int8"]  # drawn upwards: the fastest on top
+    assert [bar.get_width() for bar in axes.patches] == [5.0, 3.0, 2.0]
+
+
 def test_the_same_table_gives_the_same_files(tmp_path: Any) -> None:
     for suffix in ("png", "svg"):
         for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""What accuracy costs: every model's score on the holdout against its latency and its bytes, and the frontier.
+"""What accuracy costs: latencies, every model's score on the holdout against them and its bytes, and the frontier.
 
 A point is on the frontier if no other is at least as good at no more cost (and better in one of them). Latency
 is processor time per image in ONNX Runtime, one thread, from the `benchmark` stage: one machine on one day.
@@ -72,6 +72,22 @@ def draw(table: pd.DataFrame, chains: Sequence[Sequence[str]]) -> Figure:
     for axes, score in zip(grid[:, 0], SCORES, strict=True):
         axes.set_ylabel(f"{SCORES[score]}, holdout")
     figure.suptitle("Accuracy against cost; bubble: parameters; dotted: frontier", x=0.01, ha="left")
+    return figure
+
+
+def latencies(benchmark: Mapping[str, Any]) -> Figure:
+    """A bar for each model in each format: processor time of one image on one thread, the fastest on top."""
+    times = {entry: row["cpu_p50"] for entry, row in benchmark["latency"][CONDITION].items()}
+    entries = sorted(times, key=lambda entry: -times[entry])
+    figure = plots.new(0.9 + 0.26 * len(entries))
+    axes = figure.subplots()
+    bars = axes.barh(entries, [times[entry] for entry in entries], color=[plots.color(entry) for entry in entries])
+    axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=8)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.12)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel("ms of processor time per image, one thread")
+    axes.set_title("Latency by model and format")
     return figure
 
 

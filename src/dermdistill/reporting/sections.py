@@ -29,6 +29,11 @@ PARETO = (
     "Bubbles: melanoma AUC and macro-F1 on the holdout against latency and bytes; the table below has the numbers.",
     "Arrows lead from the teacher over the student to its INT8 file; numbers: plots/pareto/points.csv.",
 )
+LATENCY = (
+    "Latency",
+    "Bars: processor time of one image on one thread, for each model in each format; the table below has the numbers.",
+    "One machine on one day: compare bars with each other, not with another machine's.",
+)
 
 
 def results(at: Page) -> Section:
@@ -175,7 +180,8 @@ def cost(at: Page) -> Section:
         *facts("Exports against PyTorch, on val", exports),
         *facts("Cost", {key: value for key, value in benchmark.items() if key != "sentences"}),
     ]
-    drawn = page.figures([page.picture(at.root / "plots/pareto/pareto.png", *PARETO)])
+    pictures = {"pareto": PARETO, "latency": LATENCY}
+    drawn = page.figures([page.picture(at.root / f"plots/pareto/{name}.png", *said) for name, said in pictures.items()])
     return Section("cost", "What it costs to run", [bullets(benchmark["sentences"]), drawn, *page.tables(*shown)])
 
 
