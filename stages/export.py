@@ -24,7 +24,7 @@ def main() -> None:
     val = predictions.read(f"predictions/val/{student}.csv")
     exact = parity.Version(fitted.apply(val.probabilities), fitted.thresholds["sensitivity"])
     files = write(settings, student, fitted)
-    found = {name: measure(name, path, val, exact, settings.evaluate) for name, path in files.items()}
+    found = {name: measure(name, path, val, exact, settings) for name, path in files.items()}
     numbers = settings.export
     limits = numbers.max_dp, settings.quantize.limits.model_dump(), numbers.max_dp_unoptimised
     if wrong := [f"{name}: {item}" for name, row in found.items() for item in parity.crossed(row, *limits)]:
@@ -50,17 +50,17 @@ def write(settings: params.Params, student: str, fitted: calibration.Calibration
     return files | {"onnx_int8": SHIPPED}
 
 
-def measure(name: str, path: Path, val: Predictions, exact: parity.Version, numbers: params.Evaluate) -> Any:
+def measure(name: str, path: Path, val: Predictions, exact: parity.Version, settings: params.Params) -> Any:
     """All of val through one file, at each batch size."""
     images, rows, run_on = load_images(), load_split("val").rows, formats.runner(name, path)
     answers = {batch: formats.batched(run_on, images, rows, batch) for batch in formats.batches(name)}
     row: dict[str, Any] = {"bytes": path.stat().st_size}
     row |= {f"batch_{batch}": parity.compare(exact.probabilities, p) for batch, p in answers.items()}
-    one, draws = answers[1], (numbers.bootstrap, numbers.seed)
+    one, draws = answers[1], (settings.evaluate.bootstrap, settings.evaluate.seed)
     row |= parity.auc_change(val.labels, val.lesion_id, exact.probabilities, one, *draws)
     if name.endswith("int8"):
         threshold = Detector(path).thresholds["sensitivity"] if name == "onnx_int8" else exact.threshold
-        row["cost"] = parity.cost(val.labels, exact, parity.Version(one, threshold), numbers.bins)
+        row["cost"] = parity.cost(val.labels, exact, parity.Version(one, threshold), settings.quantize.bins)
     if name == "onnx_int8":
         row["optimisations_off"] = parity.compare(*ladder.without_optimisations(path, images, rows))
     return row

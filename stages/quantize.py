@@ -53,7 +53,7 @@ def measure(fp32: Path, files: dict[str, Path], images: np.ndarray, settings: pa
     predicted = {name: Detector(file).predict(images, val.rows) for name, file in {"fp32": fp32, **files}.items()}
     versions = {n: parity.calibrated(val.labels, p, settings.calibrate.sensitivity) for n, p in predicted.items()}
     for rung, file in files.items():
-        found = parity.cost(val.labels, versions["fp32"], versions[rung], settings.evaluate.bins)
+        found = parity.cost(val.labels, versions["fp32"], versions[rung], settings.quantize.bins)
         found |= {"bytes": file.stat().st_size, "saturating_weights": quantize.saturating(file)}
         found["sum_error"] = float(np.abs(predicted[rung].sum(axis=1) - 1).max())
         wrong = parity.broken(found, settings.quantize.limits.model_dump())

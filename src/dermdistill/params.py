@@ -149,6 +149,7 @@ class Quantize(Block):
     seed: Seed
     ladder: Annotated[list[Rung], Field(min_length=1)]
     limits: Int8Limits
+    bins: Count
     timing_rounds: Count
 
 
