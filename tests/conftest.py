@@ -40,7 +40,7 @@ def shrunk_params() -> dict[str, Any]:
     cut = {"stages": 1, "blocks": 0, "head": 8}
     params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0}}
     params["kd"] |= {"teachers": ["small"], "views": 0}
-    params["ship"]["student"] = "smaller"
+    params["ship"]["student"], params["predict"]["flips"] = "smaller", False
     params["ablation"]["student"] = "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12

@@ -66,7 +66,7 @@ def distillation(
 
     def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            target = teacher(images)
+            target = teacher.to(images.device)(images)
         task = hard(logits, labels, images)["loss"]
         kd = soft(logits, target, labels)
         terms = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}

@@ -55,9 +55,12 @@ def _view(
     """(n, 7) logits for one view of each image; read if an earlier process came that far."""
     if not path.exists():
         starts = tqdm(range(0, len(rows), 64), unit="batch", mininterval=1)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        teacher.to(device)
         with torch.inference_mode():
             batches = (rows[start : start + 64] for start in starts)
-            found = [teacher(augment(to_float(images[b]), b, settings, training.STORED, view)) for b in batches]
+            shown = (augment(to_float(images[b]), b, settings, training.STORED, view) for b in batches)
+            found = [teacher(batch.to(device)).cpu() for batch in shown]
         _save(path, torch.cat(found).float().numpy())
     return np.asarray(np.load(path, allow_pickle=False))
 
