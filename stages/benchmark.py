@@ -1,4 +1,4 @@
-"""Time teacher, students and INT8 files beside each other on this machine; only the ratios mean anything elsewhere."""
+"""Time teachers, students and INT8 files beside each other on this machine; only the ratios mean anything elsewhere."""
 
 import os
 import tempfile
@@ -42,11 +42,12 @@ def main() -> None:
 
 
 def chosen(settings: params.Params, size: Any, scratch: Path) -> list[Entry]:
-    """Teacher and students in PyTorch and ONNX, INT8 files, and the exports of the student that ships."""
-    teacher, seed = f"teacher_{settings.kd.teachers[0]}", settings.ship.seed
-    folder = Path(f"models/teachers/{teacher}")
-    export.to_onnx(models.load(folder)[0], size[0], size[1], scratch / "teacher.onnx")
-    entries = [Entry(teacher, "eager", folder), Entry(teacher, "onnx", scratch / "teacher.onnx")]
+    """Each teacher and the students in PyTorch and ONNX, INT8 files, and the exports of the student that ships."""
+    seed, entries = settings.ship.seed, []
+    for name in settings.kd.teachers:
+        folder, file = Path(f"models/teachers/teacher_{name}"), scratch / f"{name}.onnx"
+        export.to_onnx(models.load(folder)[0], size[0], size[1], file)
+        entries += [Entry(folder.name, "eager", folder), Entry(folder.name, "onnx", file)]
     for name in settings.run.students:
         student, int8 = f"student_{name}_s{seed}", Path(f"models/quantized/int8_{name}_s{seed}")
         entries += [Entry(student, "eager", Path(f"models/students/{student}"))]

@@ -60,6 +60,7 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         ({"students.tiny.lr": 0.5}, set()),
         ({"teachers.lite0.epochs": 1}, set()),
         ({"train.ema": 0.5}, set()),
+        ({"audit.inliers": 12}, set()),  # other twins would be another split
     ):
         write_params(tmp_path, COMMITTED)
         change_params(tmp_path, changes)
@@ -135,13 +136,20 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
         and f"0 of {len(ablation.missing(reported))} cells; `make ablation`" in text
     )
     assert "best control on val: control_" in text
+    teacher = params.load(reported / "params.yaml").kd.teachers[0]
+    recorded = {"params": {"params.yaml": {f"teachers.{teacher}": {"lr": 0.123}}}}
+    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": {f"train_teacher@{teacher}": recorded}}))
+    found = {row.model: row.state for row in summary.rows(reported, params.load(reported / "params.yaml"))}
+    assert (
+        found[f"teacher_{teacher}"] == found["student_tiny_s0"] == "outdated" and found["control_tiny_s0"] == "complete"
+    )
 
 
 def test_every_command_of_the_summary_names_a_stage() -> None:
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     settings = params.check(COMMITTED | {"kd": COMMITTED["kd"] | {"teachers": COMMITTED["run"]["teachers"]}}, "")
     for model in [*settings.model_ids(), *settings.baseline_ids(), "teacher_ensemble"]:
-        last, made = summary._stages(model)
+        last, made = summary._stages(model, settings.kd.teachers)
         assert {name.split("@")[0] for name in [last, *made]} <= set(stages)
 
 

@@ -54,7 +54,7 @@ def test_executorch_answers_as_pytorch_and_in_int8_nearly_so(tmp_path: Path, exp
 
 def test_without_executorch_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "executorch.runtime", None)
-    with pytest.raises(UserError, match=r"pip install 'dermdistill\[phone\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[phone\]'"):
         formats.executorch(model(), HEIGHT, WIDTH, tmp_path / "m.pte")
     assert list(tmp_path.iterdir()) == []
 

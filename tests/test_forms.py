@@ -124,6 +124,9 @@ def test_a_mapping_file_names_what_is_not_recognised(phantom_raw: Path, raw: Pat
         open_raw(raw)
     (raw / "columns.yaml").write_text("columns: {image_id: Aufnahme, dx: Befund}\ndx: {Bösartig: mel}\n")
     assert list(open_raw(raw).table["dx"]) == list(open_raw(phantom_raw).table["dx"])
+    (raw / "columns.yaml").write_text("columns: {image_id: Aufnahme, dx: Befund, lesion_id: Lesoin}\n")
+    with pytest.raises(UserError, match=r"columns\.yaml names the column\(s\) Lesoin, which the table lacks"):
+        open_raw(raw)  # else each image would be a lesion of its own
     (raw / "columns.yaml").write_text("colums: {image_id: Aufnahme}\n")
     with pytest.raises(UserError, match=r"columns\.yaml may hold `columns:`"):
         open_raw(raw)

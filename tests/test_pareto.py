@@ -9,6 +9,7 @@ from dermdistill.errors import UserError
 from dermdistill.reporting import pareto, plots
 
 MODELS = ["teacher_a", "student_b_s0", "int8_b_s0"]
+ALONE = {model: [model] for model in MODELS}
 
 
 def known(auc: list[float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,7 +31,7 @@ def test_the_frontier_holds_what_nothing_beats() -> None:
 
 
 def test_points_carry_costs_scores_and_frontier() -> None:
-    table = pareto.points(MODELS, *known([0.92, 0.90, 0.91])).set_index("model")
+    table = pareto.points(ALONE, 1, *known([0.92, 0.90, 0.91])).set_index("model")
     assert table["megabytes"].tolist() == [13, 4, 1] and table["latency_ms"].tolist() == [5, 3, 2]
     assert table["frontier_melanoma_auc_megabytes"].tolist() == [True, False, True]
     assert table["frontier_macro_f1_latency_ms"].tolist() == [False, False, True]
@@ -38,6 +39,16 @@ def test_points_carry_costs_scores_and_frontier() -> None:
     assert len(figure.axes) == 4
     for axes in figure.axes:
         assert set(MODELS) <= {text.get_text() for text in axes.texts}
+
+
+def test_a_mean_of_teachers_costs_them_all_as_often_as_they_are_asked() -> None:
+    benchmark, metrics = known([0.92, 0.90, 0.91])
+    for part in metrics.values():
+        part["teacher_ensemble"] = part["teacher_a"]
+    members = {"teacher_ensemble": ["teacher_a", "student_b_s0"], "student_b_s0": ["student_b_s0"]}
+    table = pareto.points(members, 4, benchmark, metrics).set_index("model")
+    assert table["latency_ms"].tolist() == [4 * (5 + 3), 3]
+    assert table["megabytes"].tolist() == [17, 4] and table["parameters"].tolist() == [2 * 10**6, 10**6]
 
 
 def test_a_bar_for_each_model_and_format() -> None:
@@ -51,7 +62,7 @@ def test_a_bar_for_each_model_and_format() -> None:
 def test_the_same_table_gives_the_same_files(tmp_path: Any) -> None:
     for suffix in ("png", "svg"):
         for name in ("a", "b"):
-            figure = pareto.draw(pareto.points(MODELS, *known([0.92, 0.90, 0.91])), [MODELS])
+            figure = pareto.draw(pareto.points(ALONE, 1, *known([0.92, 0.90, 0.91])), [MODELS])
             plots.save(figure, tmp_path / f"{name}.{suffix}")
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
@@ -60,4 +71,4 @@ def test_a_model_that_was_not_timed_is_named() -> None:
     benchmark, metrics = known([0.92, 0.90, 0.91])
     del benchmark["static"]["int8_b_s0 onnx_int8"]
     with pytest.raises(UserError, match=r"lacks int8_b_s0; run `dvc repro benchmark`"):
-        pareto.points(MODELS, benchmark, metrics)
+        pareto.points(ALONE, 1, benchmark, metrics)

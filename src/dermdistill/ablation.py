@@ -46,7 +46,7 @@ def facts(settings: Params) -> dict[str, Any]:
         "student": settings.student(settings.ablation.student).model_dump(),
         "seed": settings.ablation.seed,
         "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
-        **settings.model_dump(include={"train", "data", "split"}),
+        **settings.model_dump(include={"train", "data", "audit", "split"}),
     }
 
 

@@ -127,6 +127,11 @@ class Teacher(Model):
 class Predict(Block):
     flips: bool
 
+    @property
+    def passes(self) -> int:
+        """How often a teacher is asked about one image (``learning.ensemble.MIRRORED``)."""
+        return 4 if self.flips else 1
+
 
 class Int8Limits(Block):
     max_auc_drop: NotNegative
@@ -259,6 +264,8 @@ class Params(Block):
             )
         if mixed and self.kd.method == "dkd":
             raise ValueError(f"kd.method dkd needs one true class an image; set mixup of student {mixed[0]} to 0")
+        if self.train.task == "melanoma" and self.kd.method in ("ls", "dkd", "dist"):
+            raise ValueError(f"kd.method {self.kd.method} teaches nothing of two classes; set kd.method to kd")
         if self.kd.method == "feature" and self.train.layer_decay < 1:
             raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")

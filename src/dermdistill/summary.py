@@ -5,6 +5,7 @@ the parameters it was made with, as dvc.lock has them, are no longer those of pa
 only ``dvc status`` can tell.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
     ran = Loader(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
     found = []
     for model in settings.model_ids() + settings.baseline_ids():
-        last, made = _stages(model)
+        last, made = _stages(model, settings.kd.teachers)
         path = root / f"metrics/val/{model}.json"
         complete = (
             all((root / f"predictions/{part}/{model}.csv").exists() for part in ("val", "holdout")) and path.exists()
@@ -61,7 +62,8 @@ def lines(root: str | Path = ".") -> list[str]:
     if path.exists():
         best = read_json(path)
         auc = next(row["metrics"]["melanoma ROC-AUC"]["value"] for row in best["rows"] if row["name"] == best["best"])
-        shown.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f}")
+        state = "outdated" if best["best"] in left else "complete"
+        shown.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
     for kind in ("teacher", "student", "control", "int8", "baseline"):
         known = [row for row in listed if row.model.startswith(kind) and row.auc is not None]
         if known:
@@ -70,18 +72,19 @@ def lines(root: str | Path = ".") -> list[str]:
     return shown
 
 
-def _stages(model: str) -> tuple[str, list[str]]:
-    """The stage that ends a model's story, and those whose parameters made it."""
+def _stages(model: str, teachers: Sequence[str]) -> tuple[str, list[str]]:
+    """The stage that ends a model's story, and those whose parameters made it; ``teachers``: the students'."""
     kind, _, name = model.partition("_")
+    data = ["prepare", "audit", "split"]
+    together = [f"{stage}@{teacher}" for teacher in teachers for stage in ("train_teacher", "soften")] + ["ensemble"]
     if model == "teacher_ensemble":
-        return "evaluate_ensemble", ["ensemble", "predict_ensemble"]
+        return "evaluate_ensemble", [*data, *together, "predict_ensemble"]
     if kind in ("teacher", "baseline"):
         made = [f"train_teacher@{name}", f"predict_teacher@{name}"] if kind == "teacher" else [f"baseline@{name}"]
-        return f"evaluate_{kind}@{name}", made
+        return f"evaluate_{kind}@{name}", data + made
     item = "-".join(name.rsplit("_s", 1))
-    trained = f"control@{item}" if kind == "control" else f"distill@{item}"
-    more = ["ensemble"] if kind != "control" else []
-    return f"evaluate@{kind}-{item}", [trained, *more] + ([f"quantize@{item}"] if kind == "int8" else [])
+    trained = [f"control@{item}"] if kind == "control" else [*together, f"distill@{item}"]
+    return f"evaluate@{kind}-{item}", data + trained + ([f"quantize@{item}"] if kind == "int8" else [])
 
 
 def _changed(stage: dict[str, Any], content: dict[str, Any]) -> bool:

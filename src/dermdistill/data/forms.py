@@ -154,6 +154,8 @@ def challenge(truth: pd.DataFrame, groups: pd.DataFrame | None, source: str) -> 
 
 def mapped_table(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
     """A table with other column names and words as HAM10000's."""
+    if absent := [name for name in mapping.get("columns", {}).values() if name not in table]:
+        raise UserError(f"{MAPPING} names the column(s) {', '.join(absent)}, which the table lacks; correct it")
     table = renamed(table, mapping)
     words = DIAGNOSES | {str(key).lower(): str(value) for key, value in mapping.get("dx", {}).items()}
     dx = table["dx"].str.strip().str.lower()

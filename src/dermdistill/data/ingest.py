@@ -103,7 +103,8 @@ def _write(raw: Raw, path: Path, height: int, width: int) -> Iterator[Source]:
 
     workers = min(32, os.cpu_count() or 1)
     with path.open("r+b") as stream, ThreadPoolExecutor(workers) as pool, tqdm(total=count, desc="prepare") as bar:
-        os.posix_fallocate(stream.fileno(), 0, size)  # a full disk is said now, not after minutes of decoding
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, size)  # a full disk is said now, not after minutes of decoding
         stream.seek(offset)
         for start in range(0, count, CHUNK):
             rows = range(start, min(start + CHUNK, count))

@@ -2,7 +2,7 @@
 
 All take uint8 pixels (N, H, W, 3) and give calibrated probabilities (N, 7). The archive keeps any N; an
 ExecuTorch program is fixed to one image, as a phone asks. ExecuTorch (https://executorch.ai) is an opt-in
-extra, ``pip install 'dermdistill[phone]'``; its XNNPACK backend is what runs on Android and iOS CPUs.
+extra, ``pip install '.[phone]'``; its XNNPACK backend is what runs on Android and iOS CPUs.
 
 ExecuTorch's own quantizer rounds a convolution's output *before* its ReLU6, over a range of which most is
 then cut off; on EfficientNet-Lite that costs an eighth of the diagnoses. :func:`_quantizer` moves the rounding
@@ -179,7 +179,7 @@ def require_executorch() -> None:
         import executorch.runtime  # noqa: F401
     except ImportError:
         raise UserError(
-            "ExecuTorch is not installed: pip install 'dermdistill[phone]', or take executorch and "
+            "ExecuTorch is not installed: pip install '.[phone]', or take executorch and "
             "executorch_int8 out of export.formats"
         ) from None
 

@@ -82,7 +82,7 @@ class Quantizer:
         source = self.scratch / "corrected.onnx"
         onnx.save(self._restored(self._corrected[method], in_float), source)
         kept = self._inner(set(self.layers) - set(in_float))
-        self._finish(self._static(source, method, kept, f"corrected_{method}"), target)
+        self._finish(self._static(source, method, kept, f"corrected_{method}_{len(in_float)}"), target)
 
     def only(self, target: str | Path, layer: str) -> None:
         """One layer in INT8 and all others in float, to see what that layer alone costs."""

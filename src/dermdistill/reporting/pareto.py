@@ -1,7 +1,8 @@
 """What accuracy costs: latencies, every model's score on the holdout against them and its bytes, and the frontier.
 
 A point is on the frontier if no other is at least as good at no more cost (and better in one of them). Latency
-is processor time per image in ONNX Runtime, one thread, from the `benchmark` stage: one machine on one day.
+is processor time per image in ONNX Runtime, one thread, from the `benchmark` stage: one machine on one day. A mean of
+teachers costs all of them, and each as many passes as it is asked for, since that is what its score was earned with.
 The frontier describes; nothing is chosen by it, since it shows the holdout.
 """
 
@@ -23,25 +24,33 @@ COSTS = {"latency_ms": "ms per image, one thread", "megabytes": "MB"}
 CONDITION = "1 thread, batch 1"
 
 
-def points(models: Sequence[str], benchmark: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> Any:
+def points(
+    models: Mapping[str, Sequence[str]],
+    passes: int,
+    benchmark: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> Any:
     """One row per model: costs in ONNX Runtime, parameters, scores on val and holdout, and where it is undominated.
 
     Args:
+        models: the networks that make up each model: itself, or the members of a mean.
+        passes: how often a teacher is asked about an image, mirrored or not, to earn its score.
         metrics: {"val": {id: metrics}, "holdout": {id: metrics}}.
 
     Raises:
         UserError: if the benchmark lacks a model.
     """
     rows = []
-    for model in models:
-        entry = f"{model} {'onnx_int8' if model.startswith('int8_') else 'onnx'}"
-        if entry not in benchmark["static"]:
-            raise UserError(f"metrics/benchmark.json lacks {model}; run `dvc repro benchmark`")
+    for model, networks in models.items():
+        entries = {name: f"{name} {'onnx_int8' if name.startswith('int8_') else 'onnx'}" for name in networks}
+        if absent := [name for name, entry in entries.items() if entry not in benchmark["static"]]:
+            raise UserError(f"metrics/benchmark.json lacks {absent[0]}; run `dvc repro benchmark`")
+        once = sum(benchmark["latency"][CONDITION][entry]["cpu_p50"] for entry in entries.values())
         row = {
             "model": model,
-            "latency_ms": benchmark["latency"][CONDITION][entry]["cpu_p50"],
-            "megabytes": benchmark["static"][entry]["bytes"] / 1e6,
-            "parameters": benchmark["models"][model]["parameters"],
+            "latency_ms": once * (passes if model.startswith("teacher_") else 1),
+            "megabytes": sum(benchmark["static"][entry]["bytes"] for entry in entries.values()) / 1e6,
+            "parameters": sum(benchmark["models"][name]["parameters"] for name in networks),
         }
         for part, known in metrics.items():
             row[f"{part}_melanoma_auc"] = known[model]["melanoma"]["roc_auc"]

@@ -243,7 +243,8 @@ def robustness_tables(results: Mapping[str, Metrics]) -> list[Table]:
     caption = (
         f"{n['images']:,} images of the holdout ({n['melanoma']:,} melanomas), clean and corrupted in "
         f"{len(first['cells'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % interval "
-        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %."
+        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %. "
+        "Teachers are asked once an image here, without mirror images, so their clean figures differ from those above."
     )
     head = ["model", "AUC, clean", "mean drop", "macro-F1, clean", "mean drop", "least moved"]
     shown = [f"{figure}, {model}" for figure in ("AUC", "F1") for model in results]

@@ -27,12 +27,13 @@ CODES = "; ".join(f"{short}: {name}" for short, name in NAMES.items()) + "."
 PARETO = (
     "Accuracy against cost",
     "Bubbles: melanoma AUC and macro-F1 on the holdout against latency and bytes; the table below has the numbers.",
-    "Arrows lead from the teacher over the student to its INT8 file; numbers: plots/pareto/points.csv.",
+    "Arrows lead from the teacher over the student to its INT8 file. A mean of teachers costs the time of all, "
+    "asked as often as for its scores (with mirror images: four times); numbers: plots/pareto/points.csv.",
 )
 LATENCY = (
     "Latency",
     "Bars: processor time of one image on one thread, for each model in each format; the table below has the numbers.",
-    "One machine on one day: compare bars with each other, not with another machine's.",
+    "Every network by itself, asked once. One machine on one day: compare bars with each other, not with another's.",
 )
 
 
@@ -162,7 +163,8 @@ def explain(at: Page) -> Section:
         "Distance: one minus the cosine of the student's features. Below each neighbour its diagnosis on record.",
         True,
     )
-    note = "Picture, then where the teacher and the student find melanoma."
+    teacher = at.results.settings.kd.teachers[0]
+    note = f"Picture, then where teacher_{teacher} and the student find melanoma."
     blocks = [said, _cases(at, "explain", note), heading("What the least likely melanomas resemble")]
     return Section("explain", "Where they look", [*blocks, text(explain_panels.sentence(found)), panels([near])])
 

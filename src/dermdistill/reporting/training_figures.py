@@ -10,10 +10,12 @@ NOTE = "Validation only; the holdout plays no part in training."
 
 def figures(root: Path, results: Results) -> list[Drawn]:
     """``training_teachers``, ``training_STUDENT`` and one ``training/MODEL`` for each trained model."""
-    trained = [model for model in results.settings.model_ids() if not model.startswith("int8_")]
+    settings = results.settings
+    trained = [f"teacher_{name}" for name in settings.run.teachers]  # their mean was not trained
+    trained += [model for model in settings.model_ids() if model.startswith(("student_", "control_"))]
     histories = {model: read_table(root, f"plots/training/{model}.csv") for model in trained}
     families = {"teachers": [model for model in trained if model.startswith("teacher_")]}
-    for name in results.settings.run.students:
+    for name in settings.run.students:
         heads = (f"student_{name}_s", f"control_{name}_s")
         families[name] = [model for model in trained if model.startswith(heads)]
     together = [

@@ -46,10 +46,7 @@ def verify(root: str | Path) -> list[str]:
             found.append(str(error))
     found += _check_robustness(root, settings)
     found += _check_shipped(root, settings)
-    if cells := ablation.names_ranked(root):
-        ranked = ablation.rank(root, settings, cells)
-        found += differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING)
-        found += _text_differences(ablation.TABLE, _read_text(root / ablation.TABLE), ablation.table(ranked))
+    found += _check_ablation(root, settings)
     complete = all(len(recomputed[part]) == len(models) for part in PARTS)
     return found + (_check_compared(root, settings) + _check_published(root, settings, recomputed) if complete else [])
 
@@ -64,6 +61,17 @@ def _check_calibration(
     again = selective.fit(val.labels, fitted.apply(val.probabilities), wanted.coverage, wanted.keep)
     content = fitted.to_dict() | again.to_dict()
     return committed, rules, list(differences(name, read_json(root / name), content, REFIT))
+
+
+def _check_ablation(root: Path, settings: Params) -> list[str]:
+    if not (cells := ablation.names_ranked(root)):
+        return []
+    try:
+        ranked = ablation.rank(root, settings, cells)
+    except UserError as error:
+        return [str(error)]
+    lines = list(differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING))
+    return lines + list(_text_differences(ablation.TABLE, _read_text(root / ablation.TABLE), ablation.table(ranked)))
 
 
 def _check_metrics(
