@@ -72,7 +72,7 @@ def frontier(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 def draw(table: pd.DataFrame, chains: Sequence[Sequence[str]]) -> Figure:
     """Two scores by two costs; ``chains`` (teacher, student, INT8) are joined by arrows."""
-    figure = Figure(figsize=(plots.WIDTH * 1.5, 6.4), layout="constrained")
+    figure = plots.new(6.4, plots.WIDTH * 1.5)
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
     for axes, (score, cost) in zip(grid.flat, [(s, c) for s in SCORES for c in COSTS], strict=True):
         _panel(axes, table, score, cost, chains)
