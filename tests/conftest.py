@@ -124,11 +124,10 @@ def cloned(pipeline: Path, folder: Path) -> Path:
 
 
 TINY_RUN = {
-    "run": {"teachers": ["lite0"]},
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
-    "teachers": {"lite0": {"epochs": 1}},
-    "kd": {"teachers": ["lite0"], "views": 0},
+    "teachers": {"lite0": {"epochs": 1}, "lite2": {"epochs": 1}},
+    "kd": {"views": 1},
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {
         "calibration_images": 16,

@@ -66,7 +66,7 @@ CHANGES = {
     "quantize.ladder": ["entropy"],
     "calibrate.sensitivity": 0.9,
     "evaluate.bins": 5,
-    "run.teachers": ["lite0", "lite1"],
+    "run.teachers": ["lite0", "lite2", "lite1"],
 }
 FILES = ("src/dermdistill/learning/training.py", "src/dermdistill/reporting/plots.py")
 
@@ -107,7 +107,7 @@ def test_alpha_retrains_no_control_and_a_new_teacher_no_old_one(changeable: Path
     spared = {address for address in reruns(changeable)[1] if "control" in address or "teacher" in address}
     assert not spared
     git(changeable, "checkout", "--quiet", ".")
-    change_params(changeable, {"run.teachers": ["lite0", "lite1"]})
+    change_params(changeable, {"run.teachers": ["lite0", "lite2", "lite1"]})
     first, following = reruns(changeable)
     assert first == {"train_teacher@lite1"}
     assert not {one for one in following if "control" in one or "lite0" in one}
@@ -116,7 +116,7 @@ def test_alpha_retrains_no_control_and_a_new_teacher_no_old_one(changeable: Path
 def test_students_depend_on_their_own_teachers_alone(clone: Path) -> None:
     """Another teacher trains no student again; becoming theirs does, and trains neither control nor old teacher."""
     lite1 = yaml.safe_load((clone / "params.yaml").read_text())["teachers"]["lite0"]
-    change_params(clone, {"run.teachers": ["lite0", "lite1"], "teachers.lite1": lite1 | {"seed": 1}})
+    change_params(clone, {"run.teachers": ["lite0", "lite2", "lite1"], "teachers.lite1": lite1 | {"seed": 1}})
     said = dvc(clone, "repro", "distill@tiny-0")
     assert "Running stage 'train_teacher@lite1'" in said and "Running stage 'ensemble'" in said
     assert "Stage 'distill@tiny-0' didn't change, skipping" in said
