@@ -1,5 +1,6 @@
 """quantize@STUDENT-SEED: climb the ladder of INT8 rungs on val; the first that holds every limit is taken."""
 
+import functools
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import run
 from dermdistill.evaluation import metrics, parity
 from dermdistill.files import atomic, sha256, write_json
-from dermdistill.learning import models
+from dermdistill.learning import models, qat
 
 
 def main(student: str, seed: str) -> None:
@@ -30,18 +31,17 @@ def main(student: str, seed: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         maker = quantize.Quantizer(fp32, images[rows], scratch)
         layers = ladder.sensitivity(maker, images[rows[: numbers.sensitivity_images]])
-        files = ladder.build(maker, numbers.ladder, [row["layer"] for row in layers])
+        tune = functools.partial(qat.fine_tune, classifier, images, train.rows, settings)
+        files = ladder.build(maker, numbers.ladder, [row["layer"] for row in layers], tune)
         table = measure(fp32, files, images, settings)
-        chosen = ladder.first(table, model_id)
-        shutil.copyfile(files[chosen], int8)
+        shutil.copyfile(files[chosen := ladder.first(table, model_id)], int8)
     write_table(f"plots/quantize/ladder/{model_id}.csv", [{"rung": rung} | row for rung, row in table.items()])
     write_table(f"plots/quantize/sensitivity/{model_id}.csv", layers)
     made = {"calibration_images": len(rows), "seed": numbers.seed, "rung": chosen}
     write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(int8), "quantize": made})
     sizes = {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size}
-    literal = ladder.without_optimisations(int8, images, load_split("val").rows)
     report = {"rung": chosen, "bytes": sizes, "ladder": table, "export_logit_difference": exported}
-    report |= {"optimisations_off": parity.compare(*literal)}
+    report |= {"optimisations_off": parity.compare(*ladder.without_optimisations(int8, images, load_split("val").rows))}
     write_json(f"metrics/quantize/{model_id}.json", metrics.rounded(report, 9))
     tracking.record(f"quantize {model_id}", made, report)
 

@@ -102,7 +102,7 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     assert changes == sorted(changes, reverse=True) and changes[0] > changes[-1] > 0
     ranking = [row["layer"] for row in sensitive]
     rungs = ["naive", "per_tensor", "minmax", "mixed_2", "weight_only", "dynamic"]
-    made = ladder.build(maker, rungs, ranking)
+    made = ladder.build(maker, rungs, ranking, tune=pytest.fail)
     assert made["minmax"].read_bytes() == files[1].read_bytes()
     assert operators(made["dynamic"]).count("ConvInteger") == len(ranking)
     assert "QuantizeLinear" not in operators(made["weight_only"])

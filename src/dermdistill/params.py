@@ -144,8 +144,16 @@ class Int8Limits(Block):
 
 
 Rung = Annotated[
-    str, Field(pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|weight_only|dynamic)$")
+    str,
+    Field(
+        pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|qat_[1-9][0-9]*|weight_only|dynamic)$"
+    ),
 ]
+
+
+class QAT(Block):
+    lr: Positive
+    batch_size: Count
 
 
 class Quantize(Block):
@@ -153,6 +161,7 @@ class Quantize(Block):
     sensitivity_images: Count
     seed: Seed
     ladder: Annotated[list[Rung], Field(min_length=1)]
+    qat: QAT
     limits: Int8Limits
     bins: Count
     timing_rounds: Count

@@ -8,21 +8,22 @@ A ladder is a list of rungs in order of preference, from the fastest arithmetic 
   activations from their extremes, their 99.999th percentile, or least Kullback-Leibler divergence.
 - ``mixed_N``: as ``minmax``, with the N most sensitive layers left in float. A layer's sensitivity is the
   mean |Δp| when it alone is quantized (Wu et al., 2020, arXiv:2004.09602, section 5), on training images.
+- ``qat_N``: as ``minmax``, of a copy trained for N epochs to bear the rounding (:mod:`learning.qat`).
 - ``weight_only``: a small file, computed in float.
 - ``dynamic``: ranges of activations measured anew for each image.
 
 Which rung is taken is decided by accuracy and size on val. Time is measured beside it and decides nothing, so
-that two machines choose the same file. Absent on purpose: quantization-aware training.
+that two machines choose the same file.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dermdistill.deployment import timing
+from dermdistill.deployment import export, timing
 from dermdistill.deployment.quantize import Quantizer
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
@@ -43,8 +44,13 @@ def sensitivity(maker: Quantizer, images: np.ndarray) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["mean_abs_dp"])
 
 
-def build(maker: Quantizer, rungs: Sequence[str], ranking: Sequence[str]) -> dict[str, Path]:
-    """Write one file per rung into the maker's scratch folder; ``ranking``: layers, the most sensitive first."""
+def build(
+    maker: Quantizer, rungs: Sequence[str], ranking: Sequence[str], tune: Callable[[int], Any]
+) -> dict[str, Path]:
+    """Write one file per rung into the maker's scratch folder; ``ranking``: layers, the most sensitive first.
+
+    ``tune(N)`` gives the student after N epochs of quantization-aware training, a learning.models.Classifier.
+    """
     files = {rung: maker.scratch / f"rung_{rung}.onnx" for rung in rungs}
     whole = {"naive": True, "per_tensor": False}
     for rung, file in files.items():
@@ -54,9 +60,19 @@ def build(maker: Quantizer, rungs: Sequence[str], ranking: Sequence[str]) -> dic
             maker.static(file, rung)  # type: ignore[arg-type]
         elif rung.startswith("mixed_"):
             maker.static(file, "minmax", in_float=ranking[: int(rung.removeprefix("mixed_"))])
+        elif rung.startswith("qat_"):
+            _static_of(tune(int(rung.removeprefix("qat_"))), maker, file)
         else:
             {"dynamic": maker.dynamic, "weight_only": maker.weight_only}[rung](file)
     return files
+
+
+def _static_of(classifier: Any, maker: Quantizer, file: Path) -> None:
+    """``minmax`` of another student than the maker's. Rounded weights leave no bias to correct."""
+    folder = file.with_suffix("")
+    folder.mkdir()
+    export.to_onnx(classifier, maker.images.shape[1], maker.images.shape[2], folder / "fp32.onnx")
+    Quantizer(folder / "fp32.onnx", maker.images, folder).static(file, "minmax")
 
 
 def first(table: Mapping[str, Mapping[str, Any]], model_id: str) -> str:
@@ -65,7 +81,9 @@ def first(table: Mapping[str, Mapping[str, Any]], model_id: str) -> str:
         if not row["breaks"]:
             return rung
     told = "; ".join(f"{rung}: {row['breaks']}" for rung, row in table.items())
-    raise UserError(f"no rung of quantize.ladder holds quantize.limits for {model_id} on val ({told}); add mixed_N")
+    raise UserError(
+        f"no rung of quantize.ladder holds quantize.limits for {model_id} on val ({told}); add mixed_N or qat_N"
+    )
 
 
 def time_ratios(fp32: Path, files: Mapping[str, Path], image: np.ndarray, rounds: int) -> dict[str, float]:

@@ -13,9 +13,7 @@ What comes before the first convolution of the network (pixels, normalisation)
 and after the last (pooling, classifier, calibration, softmax) stays in float: together a few kilobytes
 and microseconds, but there rounding reaches the probabilities directly.
 
-Deliberately absent: quantization-aware training (far slower than the training itself on a CPU, and no
-student here needs it: see docs/deployment.md) and ONNX Runtime's ``quant_pre_process`` (saves 0.14 MB at
-most, changes nothing else).
+Deliberately absent: ONNX Runtime's ``quant_pre_process`` (saves 0.14 MB at most, changes nothing else).
 """
 
 import contextlib
