@@ -126,8 +126,9 @@ def cloned(pipeline: Path, folder: Path) -> Path:
 TINY_RUN = {
     "data": {"height": 32, "width": 48},
     "train": {"batch_size": 8},
+    "run": {"teachers": ["lite0", "lite2"]},
     "teachers": {"lite0": {"epochs": 1}, "lite2": {"epochs": 1}},
-    "kd": {"views": 1},
+    "kd": {"teachers": ["lite0", "lite2"], "views": 1},
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {
         "calibration_images": 16,
