@@ -91,6 +91,7 @@ def test_page_shows_every_model_limits_and_licence(pristine: Path) -> None:  # n
     plain = text.replace("<wbr>", "")
     for model in params.load(pristine / "params.yaml").model_ids():
         assert plain.count(model) >= 4
+    assert re.search(r"onnx_int8.*4\.00.*98\.7 %", plain, re.S) and "1.72 ×" in plain and "98.7 %" in plain
     for phrase in ("10.1038/sdata.2018.161", "CC BY-NC 4.0", "Not a medical device", "no skin tone", "Tschandl"):
         assert phrase in text
     assert "mean nothing medically" not in text

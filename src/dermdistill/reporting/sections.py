@@ -10,6 +10,7 @@ from dermdistill.classes import NAMES
 from dermdistill.files import read_json
 from dermdistill.reporting import (
     cases,
+    cost_tables,
     dataset,
     error_figures,
     error_tables,
@@ -178,10 +179,9 @@ def shipped(at: Page) -> Section:
 
 def cost(at: Page) -> Section:
     exports, benchmark = (read_json(at.root / f"metrics/{name}.json") for name in ("export", "benchmark"))
-    shown = [
-        *facts("Exports against PyTorch, on val", exports),
-        *facts("Cost", {key: value for key, value in benchmark.items() if key != "sentences"}),
-    ]
+    machine = {key: benchmark[key] for key in ("machine", "predict_one_jpeg")}
+    shown = [cost_tables.formats_table(exports), cost_tables.size_table(benchmark)]
+    shown += [*cost_tables.latency_tables(benchmark), *facts("Machine, and the whole of predict on one JPEG", machine)]
     pictures = {"pareto": PARETO, "latency": LATENCY}
     drawn = page.figures([page.picture(at.root / f"plots/pareto/{name}.png", *said) for name, said in pictures.items()])
     return Section("cost", "What it costs to run", [bullets(benchmark["sentences"]), drawn, *page.tables(*shown)])
