@@ -108,7 +108,8 @@ def _panel(axes: Axes, table: pd.DataFrame, score: str, cost: str, chains: Seque
     size = 30 + 300 * known["parameters"] / known["parameters"].max()
     axes.scatter(x, y, s=size, c=[plots.color(model) for model in known.index], alpha=0.75, zorder=3)
     for model in known.index:
-        axes.annotate(model, (x[model], y[model]), xytext=(4, 5), textcoords="offset points", fontsize=6.5, zorder=4)
+        place = (4, -12) if model.startswith("int8_") else (4, 5)  # close to its student
+        axes.annotate(model, (x[model], y[model]), xytext=place, textcoords="offset points", fontsize=6.5, zorder=4)
     arrow = {"arrowstyle": "->", "color": plots.GREY, "shrinkA": 6, "shrinkB": 6}
     for chain in chains:
         for start, end in itertools.pairwise(chain):
