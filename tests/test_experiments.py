@@ -217,9 +217,10 @@ def test_one_run_a_step_below_one_for_the_pipeline(pipeline: Path) -> None:
     assert len(parents) == 1 and parents[0]["status"] == "FINISHED"
     headline = json.loads((pipeline / "metrics/summary.json").read_text())["int8_tiny_s0"]["holdout"]
     assert parents[0]["metrics.int8_tiny_s0.holdout.melanoma_roc_auc"] == headline["melanoma_roc_auc"]
-    models = ("teacher_lite0", "student_tiny_s0", "control_tiny_s0")
-    expected = {f"train {name}" for name in models} | {f"evaluate {name}" for name in (*models, "int8_tiny_s0")}
-    expected |= {"quantize int8_tiny_s0", "ship int8_tiny_s0"}
+    models = ("teacher_lite0", "teacher_lite2", "student_tiny_s0", "control_tiny_s0")
+    judged = (*models, "teacher_ensemble", "int8_tiny_s0")
+    expected = {f"train {name}" for name in models} | {f"evaluate {name}" for name in judged}
+    expected |= {"quantize int8_tiny_s0", "ship int8_tiny_s0", "export student_tiny_s0", "benchmark"}
     children = {run["tags.mlflow.runName"]: run for run in found if run is not parents[0]}
     assert set(children) == expected
     assert {run["tags.mlflow.parentRunId"] for run in children.values()} == {parents[0]["run_id"]}
