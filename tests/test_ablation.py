@@ -123,6 +123,12 @@ def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:  # noqa
 
 
 def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None:  # noqa: F811
+    lr = params.load(reported / "params.yaml").quantize.qat.lr
+    lock = f"stages: {{quantize@tiny-0: {{params: {{params.yaml: {{quantize.qat.lr: {lr}}}}}}}}}"
+    assert "lr: 3e-05}" in lock  # which YAML 1.1 takes for text
+    (reported / "dvc.lock").write_text(lock)
+    found = {row.model: row for row in summary.rows(reported, params.load(reported / "params.yaml"))}
+    assert found["int8_tiny_s0"].state == "complete"
     (reported / "predictions/val/int8_tiny_s0.csv").unlink()
     recorded = {"params": {"params.yaml": {"students.tiny": {"lr": 0.123}}}}
     (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": {"distill@tiny-0": recorded}}))

@@ -5,6 +5,7 @@ the parameters it was made with, as dvc.lock has them, are no longer those of pa
 only ``dvc status`` can tell.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,13 @@ except ImportError:
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
 
+class Lock(Loader):
+    """Of dvc.lock, which is YAML 1.2: there 3e-05 is a number, which PyYAML takes for text."""
+
+
+Lock.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+e[-+]?\d+$"), list("-+0123456789"))
+
+
 class Row(NamedTuple):
     model: str
     state: str  # complete, outdated or missing
@@ -33,7 +41,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
     root = Path(root)
     content = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     lock = root / "dvc.lock"
-    ran = Loader(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
+    ran = Lock(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
     found = []
     for model in settings.model_ids() + settings.baseline_ids():
         last, made = _stages(model, settings.kd.teachers)
