@@ -1,6 +1,6 @@
 """How fast the loop is, against the loop of most projects, and what each trick is worth.
 
-    python -m benchmarks.training [small|big|ablation|inputs|peak]…   in the repository; writes results/training.json
+    python -m benchmarks.training [small|big|same_result|ablation|inputs|peak]…   writes results/training.json
 
 Each measurement is a fork of its own, as threads and allocator are set once a process; all are repeated in turn, and
 medians count. Both loops see the same JPEGs (phantom images), models, size, batch and arithmetic (float32, AdamW):
@@ -10,10 +10,12 @@ medians count. Both loops see the same JPEGs (phantom images), models, size, bat
   best of several numbers of workers and threads counts; where others compete for the cores, of one thread and no
   worker only, since two would wait for each other
 
-Distillation runs the teacher inside the loop in both. Rates are images per second of wall time and per second of CPU
+Distillation runs the teacher inside the loop in both; ``same_result`` sets the usual loop against stored answers, for
+the teachers and the student of the committed run. Rates are images per second of wall time and per second of CPU
 time (children included): the second hardly changes when other programs compete for the cores.
 """
 
+import copy
 import io
 import json
 import os
@@ -35,20 +37,23 @@ from torchvision import transforms
 
 from benchmarks.measuring import Clock, Variants, busy, in_turn, machine
 from dermdistill import params
+from dermdistill.classes import CLASSES
 from dermdistill.data import phantom
 from dermdistill.data.dataset import Split
 from dermdistill.files import read_json, write_json
-from dermdistill.learning import devices, models, training
+from dermdistill.learning import devices, ensemble, models, training
 from dermdistill.params import Cut, Model
 
 RESULTS = Path("benchmarks/results/training.json")
+IMAGES = 10 * 7040  # shown to one student of the committed run: epochs × images in full batches
 HEIGHT, WIDTH, BATCH = 150, 200, 32
 TINY = Cut(stages=5, blocks=1, head=512)
-PAIRS = {
-    "small": (("tf_efficientnet_lite0", None), ("tf_efficientnet_lite0", TINY)),
-    "big": (("resnet50", None), ("mobilenetv2_100", None)),
+PAIRS = {  # teachers, of which the first is the one trained, and student
+    "small": (["tf_efficientnet_lite0"], ("tf_efficientnet_lite0", TINY)),
+    "big": (["resnet50"], ("mobilenetv2_100", None)),
+    "run": (["tf_efficientnet_lite0", "tf_efficientnet_lite2"], ("tf_efficientnet_lite0", TINY)),
 }
-STEPS = {"small": 3, "big": 1}  # timed
+STEPS = {"small": 3, "big": 1, "run": 3}  # timed
 SINGLE = ("ours, 1 threads", "usual, 0 workers, 1 threads")
 ROUNDS = 3
 SETTINGS = params.load().train
@@ -61,6 +66,14 @@ def spec(arch: str, cut: Cut | None) -> Model:
 
 
 # --- the two loops ----------------------------------------------------------------------------------------------
+
+
+def build(pair: str, distil: bool) -> tuple[models.Classifier, ensemble.Ensemble | None]:
+    """The network to train, and if it is the student its teachers."""
+    archs, student = PAIRS[pair]
+    if not distil:
+        return models.build(spec(archs[0], None))[0], None
+    return models.build(spec(*student))[0], ensemble.Ensemble([models.build(spec(a, None))[0] for a in archs]).eval()
 
 
 def kd(teacher: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -85,15 +98,19 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
     elif without == "moving average":
         training.follow = lambda *_: None
     layout = torch.contiguous_format if without == "channels-last" else torch.channels_last
-    made = [models.build(spec(*which))[0].to(memory_format=layout) for which in PAIRS[pair]]
-    model, teacher = made[1 if distil else 0], made[0].eval() if distil else None
+    model, teacher = build(pair, distil)
+    model = model.to(memory_format=layout)
+    teacher = teacher and teacher.to(memory_format=layout)
+    answers = None
+    if without == "teachers in the loop":
+        teacher, answers = torch.nn.Identity(), torch.zeros(1, len(images), len(CLASSES))
     split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
     settings = SETTINGS.model_copy(update={"batch_size": BATCH})
-    job = training.Job(images, split, split, spec(*PAIRS[pair][distil]), settings, 0, Path("none"))
+    job = training.Job(images, split, split, spec("any", None), settings, 0, Path("none"), answers)
     groups = training.parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
     fabric = devices.start(settings.devices)
-    average = models.build(spec(*PAIRS[pair][distil]))[0].to(memory_format=layout)
+    average = copy.deepcopy(model)
     network, stepper = fabric.setup(model, optimizer)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -137,18 +154,32 @@ def decode(file: bytes) -> torch.Tensor:
 def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    teacher, student = (models.build(spec(*which))[0] for which in PAIRS[pair])
-    model = student if distil else teacher
-    teacher.train(not distil)
+    model, teacher = build(pair, distil)
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for batch, labels in DataLoader(Jpegs(), BATCH, shuffle=True, num_workers=workers):
         logits = model(batch)
         clock()
-        loss = kd(teacher, logits, labels, batch) if distil else F.cross_entropy(logits, labels)
+        loss = kd(teacher, logits, labels, batch) if teacher is not None else F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
+
+
+def storing(images: np.ndarray, clock: Clock) -> None:
+    """The pass that stores what both teachers answer to one view of each image."""
+    torch.set_num_threads(1)
+    training.deterministic(0)
+    teacher = build("run", True)[1]
+    assert teacher is not None
+    teacher.to(memory_format=torch.channels_last)
+    rows = np.arange(len(images))
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            teacher(training.augment(training.to_float(images[some]), some, SETTINGS.augment, 0, 0))
+            clock()
 
 
 # --- measuring --------------------------------------------------------------------------------------------------
@@ -188,6 +219,31 @@ def ablation(pixels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def same_result(pixels: np.ndarray) -> dict[str, Any]:
+    """The committed student with its teachers in the usual loop, in ours, and with their answers stored.
+
+    Of as many views as epochs, which are those that seed 0 shows in the loop: the student ends the same
+    (``test_stored_answers_teach_what_the_teachers_in_the_loop_teach``).
+    """
+    variants: Variants = {
+        "usual, teachers in the loop": partial(usual, "run", True, 0, 1),
+        "ours, teachers in the loop": partial(ours, "run", True, pixels, 1, ""),
+        "ours, answers stored": partial(ours, "run", True, pixels, 1, "teachers in the loop"),
+        "storing them": partial(storing, pixels),
+    }
+    rates = in_turn(variants, STEPS["run"], BATCH, ROUNDS)
+    hours = {}  # of one core
+    for students in (1, 3, 6):
+        shown = {name: IMAGES / rate["cpu"] / 3600 for name, rate in rates.items()}
+        stored = students * shown["ours, answers stored"] + shown["storing them"]
+        usually, looped = (students * shown[f"{who}, teachers in the loop"] for who in ("usual", "ours"))
+        found = {"usual, in the loop": usually, "ours, in the loop": looped, "ours, stored": stored}
+        hours[f"{students} students"] = {name: round(value, 2) for name, value in found.items()} | {
+            "ratio": round(usually / stored, 1)
+        }
+    return {"images_per_second": rates, "hours": hours}
+
+
 def inputs(pixels: np.ndarray) -> dict[str, Any]:
     """Milliseconds of CPU time until an image is a tensor to learn from, also from JPEGs of the original size."""
     torch.set_num_threads(1)
@@ -216,7 +272,7 @@ def peak(pixels: np.ndarray) -> dict[str, Any]:
         product = 2 * 2048**3 / quickest(lambda: torch.mm(matrix, matrix), 7) / 1e9
         dense = 2 * 8 * 28**2 * 512**2 * 9 / quickest(lambda: F.conv2d(wide, kernel, padding=1), 7) / 1e9
     result: dict[str, Any] = {"gflops": {"matrix product": round(product, 1), "dense convolution": round(dense, 1)}}
-    for arch, cut in (*PAIRS["small"], *PAIRS["big"]):
+    for arch, cut in (("tf_efficientnet_lite0", None), PAIRS["small"][1], ("resnet50", None), PAIRS["big"][1]):
         model = models.build(spec(arch, cut))[0].to(memory_format=torch.channels_last)
         images = training.to_float(pixels[:BATCH])
         work = 3 * flops(model, images)  # a backward pass computes two products for each of the forward pass
@@ -272,6 +328,7 @@ def main(*parts: str) -> None:
     work = {
         "small": partial(compare, "small"),
         "big": partial(compare, "big"),
+        "same_result": same_result,
         "ablation": ablation,
         "inputs": inputs,
         "peak": peak,
