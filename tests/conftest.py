@@ -22,7 +22,12 @@ from dermdistill.files import write_text
 from dermdistill.reporting import fragments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SMALL = {"arch": "tf_efficientnet_lite0", "weights": "none", "cut": {"stages": 1, "blocks": 1, "head": 16}}
+SMALL = {
+    "arch": "tf_efficientnet_lite0",
+    "weights": "none",
+    "cut": {"stages": 1, "blocks": 1, "head": 16},
+    "upscale": 1.0,
+}
 
 settings.register_profile("small", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("small")

@@ -20,11 +20,13 @@ from dermdistill.params import Cut, Model
 HEIGHT, WIDTH = 33, 50  # odd: paddings differ between the sides
 
 
-def small_classifier(seed: int = 0) -> models.Classifier:
+def small_classifier(seed: int = 0, upscale: float = 1.0) -> models.Classifier:
     """A cut of Lite0 whose random weights give different answers to different images."""
     torch.manual_seed(seed)
     cut = Cut(stages=1, blocks=1, head=16)
-    spec = Model(arch="tf_efficientnet_lite0", weights="none", cut=cut, epochs=1, lr=1.0, dropout=0.0, mixup=0.0)
+    spec = Model(
+        arch="tf_efficientnet_lite0", weights="none", cut=cut, epochs=1, lr=1.0, upscale=upscale, dropout=0.0, mixup=0.0
+    )
     model, _ = models.build(spec)
     with torch.no_grad():
         for _ in range(20):  # batch norm learns the statistics of these pixels
@@ -69,6 +71,15 @@ def test_the_graph_equals_torch_for_any_batch(classifier: models.Classifier, exp
     wanted = softmax(in_torch(classifier, images), axis=1)
     np.testing.assert_allclose(Detector(exported).predict(images), wanted, atol=1e-5)
     assert count == 1 or np.ptp(wanted, axis=0).max() > 0.05  # or anything would pass
+
+
+def test_a_network_that_enlarges_does_so_in_the_graph(tmp_path: Path) -> None:
+    large, images = small_classifier(upscale=1.5), some_images(2)
+    export.to_onnx(large, HEIGHT, WIDTH, tmp_path / "large.onnx")
+    wanted = softmax(in_torch(large, images), axis=1)
+    np.testing.assert_allclose(Detector(tmp_path / "large.onnx").predict(images), wanted, atol=1e-5)
+    large.upscale = 1.0
+    assert np.abs(softmax(in_torch(large, images), axis=1) - wanted).max() > 0.01
 
 
 def test_bytes_depend_on_the_weights_alone(classifier: models.Classifier, exported: Path, tmp_path: Path) -> None:

@@ -160,6 +160,9 @@ def test_another_npz_is_refused(raw: Path, change: object, says: str) -> None:
     np.savez(raw / "dermamnist.npz", **arrays)
     with pytest.raises(UserError, match=says):
         open_raw(raw)
+    np.savez(raw / "again.npz", **arrays)
+    with pytest.raises(UserError, match=r"holds several data sets \(again\.npz, dermamnist\.npz\); keep one"):
+        open_raw(raw)
 
 
 @pytest.mark.parametrize("change", [as_challenge, as_dermamnist, as_mapped])

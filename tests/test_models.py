@@ -73,6 +73,17 @@ def test_normalisation_is_inside() -> None:
     assert torch.equal(model.eval()(x), model.network((x - 0.5) / 0.5))
 
 
+def test_enlarging_is_inside_and_travels_with_the_model(tmp_path: Path) -> None:
+    model, card = models.build(spec(upscale=1.5))
+    model.eval()
+    x = images(height=32, width=48)
+    large = torch.nn.functional.interpolate((x - 0.5) / 0.5, size=(48, 72), mode="bilinear", align_corners=False)
+    expected = model.network(large)
+    assert torch.equal(model(x), expected) and not torch.allclose(expected, model.network((x - 0.5) / 0.5))
+    models.save(tmp_path, model, card)
+    assert torch.equal(models.load(tmp_path)[0](x), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -131,7 +142,7 @@ def test_other_imagenet_weights_without_a_network_name_the_choices(tmp_path: Pat
     code = (
         "from dermdistill.learning import models; from dermdistill.params import Model; "
         "from dermdistill.errors import run; run(lambda: models.build(Model(arch='resnet18', weights='imagenet', "
-        "cut=None, epochs=1, lr=1.0, dropout=0.0, mixup=0.0)))"
+        "cut=None, epochs=1, lr=1.0, upscale=1.0, dropout=0.0, mixup=0.0)))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment() | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},

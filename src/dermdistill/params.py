@@ -13,7 +13,27 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dermdistill.blocks import KD, Ablation, Block, Count, Inside, Name, NotNegative, Positive, Seed, Share
+from dermdistill.blocks import (
+    KD,
+    Ablation,
+    AnalyzeErrors,
+    Benchmark,
+    Block,
+    Calibrate,
+    Compare,
+    Count,
+    Evaluate,
+    Explain,
+    Export,
+    Name,
+    NotNegative,
+    Positive,
+    Quantize,
+    Robustness,
+    Seed,
+    Share,
+    Ship,
+)
 from dermdistill.errors import UserError
 
 WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC and us of any change
@@ -109,6 +129,7 @@ class Model(Block):
     cut: Cut | None
     epochs: Count
     lr: Positive
+    upscale: Annotated[float, Field(ge=1, le=4)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
 
@@ -133,65 +154,6 @@ class Predict(Block):
         return 4 if self.flips else 1
 
 
-class Int8Limits(Block):
-    max_auc_drop: NotNegative
-    max_ece_rise: NotNegative
-    min_agreement: Share
-    min_equal_decisions: Share
-    max_bytes: Count
-    max_saturating_weights: Annotated[int, Field(ge=0)]
-    max_sum_error: Positive
-
-
-Rung = Annotated[
-    str,
-    Field(
-        pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|qat_[1-9][0-9]*|weight_only|dynamic)$"
-    ),
-]
-
-
-class QAT(Block):
-    lr: Positive
-    batch_size: Count
-
-
-class Quantize(Block):
-    calibration_images: Count
-    sensitivity_images: Count
-    seed: Seed
-    ladder: Annotated[list[Rung], Field(min_length=1)]
-    qat: QAT
-    limits: Int8Limits
-    bins: Count
-    timing_rounds: Count
-
-
-class Calibrate(Block):
-    sensitivity: Annotated[float, Field(gt=0, le=1)]
-    coverage: Inside
-    keep: Annotated[list[Inside], Field(min_length=1)]
-
-
-class Evaluate(Block):
-    bootstrap: Count
-    bins: Count
-    seed: Seed
-    decision_thresholds: Annotated[list[Inside], Field(min_length=1)]
-    screening_prevalence: Inside
-    slice_minimum: Count
-
-
-class Compare(Block):
-    calibration_folds: Annotated[int, Field(ge=2)]
-    dirichlet_penalty: NotNegative
-
-
-class Robustness(Block):
-    images: Count
-    seed: Seed
-
-
 class Baselines(Block):
     features: Literal["full", "quick"]
     train_images: Count | None
@@ -202,34 +164,6 @@ class Baselines(Block):
     boosting_lr: Positive
     svm_c: Positive
     seed: Seed
-
-
-class Ship(Block):
-    student: Name
-    seed: Seed
-    tolerance: Positive
-
-
-class Export(Block):
-    formats: list[Literal["onnx", "torch_export", "executorch", "executorch_int8"]]
-    max_dp: Positive
-    max_dp_unoptimised: Positive
-
-
-class Benchmark(Block):
-    rounds: Count
-    batch_rounds: Count
-
-
-class AnalyzeErrors(Block):
-    high_confidence: Share
-    panel_images: Count
-
-
-class Explain(Block):
-    images: Count
-    misses: Count
-    neighbours: Count
 
 
 class Params(Block):

@@ -87,7 +87,7 @@ def detect(folder: str | Path) -> Found:
     files = list(walk(folder))
     arrays = [file for file in files if file.name.lower().endswith(".npz")]
     if arrays:
-        return _dermamnist(_only(arrays, folder))
+        return _dermamnist(_only(arrays, "data sets", folder))
     return from_tables(_tables(files), str(folder), images_among(files), _mapping(folder / MAPPING))
 
 
@@ -205,13 +205,13 @@ def _tables(files: list[File]) -> list[tuple[File, pd.DataFrame]]:
 
 
 def _one(pairs: list[tuple[File, pd.DataFrame]], where: str) -> tuple[pd.DataFrame, str]:
-    file = _only([file for file, _ in pairs], where)
+    file = _only([file for file, _ in pairs], "metadata tables", where)
     return next(table for other, table in pairs if other is file), file.where
 
 
-def _only(files: list[File], where: object) -> File:
+def _only(files: list[File], what: str, where: object) -> File:
     if len(files) > 1:
-        raise UserError(f"{where} holds several metadata tables ({', '.join(f.name for f in files)}); keep one")
+        raise UserError(f"{where} holds several {what} ({', '.join(f.name for f in files)}); keep one")
     return files[0]
 
 

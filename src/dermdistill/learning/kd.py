@@ -2,6 +2,8 @@
 
 Every method of logits takes student and teacher logits (n, classes) and is a mean over images, times T², which keeps
 the gradient's size when the temperature T changes. Methods of features add their term to classic distillation.
+Of two classes ls, dkd and dist teach nothing, and ``params`` refuses them there: standardised, two logits are 1 and −1;
+beside the true class there is but one; two probabilities that sum to 1 correlate fully.
 Deliberately absent: a schedule of α, and anything that needs a memory of other batches (contrastive distillation).
 """
 
@@ -12,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dermdistill.blocks import KD
-from dermdistill.errors import UserError
 from dermdistill.learning import features
 from dermdistill.learning.losses import Loss
 from dermdistill.learning.models import Classifier
@@ -93,7 +94,6 @@ def standardized(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
     Source: Sun, Ren, Li, Wang, Cao (2024), arXiv:2403.01427, with T as their base temperature.
     """
-    _more_than_two(student, "ls", "standardised, every pair of logits is (1, −1) or (−1, 1)")
 
     def z(logits: Tensor) -> Tensor:
         return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True, correction=0) + EPSILON)
@@ -107,7 +107,6 @@ def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
     The classic loss is TCKD + (1 − p_y) · NCKD: a sure teacher hardly teaches what it thinks of the rest.
     Source: Zhao, Cui, Song, Qiu, Liang (2022), arXiv:2203.08679.
     """
-    _more_than_two(student, "dkd", "there is only one class beside the true one, so NCKD is 0")
     truth = F.one_hot(labels, student.shape[1]).bool()
 
     def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +128,6 @@ def relational(student: Tensor, teacher: Tensor, temperature: float, beta: float
 
     Source: Huang, You, Wang, Qian, Xu (2022), arXiv:2205.10536 (DIST); β is their γ / β.
     """
-    _more_than_two(student, "dist", "the correlation of two probabilities that sum to 1 is 1 or −1")
     q, p = (F.softmax(logits / temperature, dim=1) for logits in (student, teacher))
     return (_distance(q, p) + beta * _distance(q.T, p.T)) * temperature**2
 
@@ -138,8 +136,3 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     """1 − correlation of each row, mean over rows."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     return 1 - F.cosine_similarity(a, b, dim=1, eps=EPSILON).mean()
-
-
-def _more_than_two(logits: Tensor, method: str, reason: str) -> None:
-    if logits.shape[1] == 2:
-        raise UserError(f"kd.method {method} teaches nothing of two classes ({reason}); set kd.method to kd")

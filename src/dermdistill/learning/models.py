@@ -1,4 +1,4 @@
-"""Any timm classifier, or its first stages with a small new head, with normalisation inside.
+"""Any timm classifier, or its first stages with a small new head, with normalisation (and enlarging) inside.
 
 A saved model describes itself: weights in safetensors, everything else in a JSON beside them.
 Nothing is ever unpickled but tensors. A cut keeps what ImageNet taught the early stages at a
@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
@@ -43,20 +44,30 @@ OURS = "network."  # begins each name in a model that this project saved
 
 
 class Classifier(nn.Module):
-    """A timm network that takes images in [0, 1], (n, 3, H, W) float32, and gives logits (n, 7)."""
+    """A timm network that takes images in [0, 1], (n, 3, H, W) float32, and gives logits (n, 7).
+
+    The network itself sees them ``upscale`` times as high and wide (bilinear): its weights were learnt on larger ones.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], upscale: float = 1.0
+    ) -> None:
         super().__init__()
         self.network = network
+        self.upscale = upscale
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        logits: Tensor = self.network(self.enlarge((images - self.mean) / self.std))
         return logits
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """What the network sees of (n, 3, H, W)."""
+        return images if self.upscale == 1 else F.interpolate(images, scale_factor=self.upscale, mode="bilinear")
 
 
 def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
@@ -86,7 +97,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         _cut(network, spec.arch, spec.cut)
     if ours:
         _fill(network, {name.removeprefix(OURS): value for name, value in weights.items()}, spec)
-    model = Classifier(network, config["mean"], config["std"])
+    model = Classifier(network, config["mean"], config["std"], spec.upscale)
     card = {
         "arch": spec.arch,
         "cut": spec.cut and spec.cut.model_dump(),
@@ -96,7 +107,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "initial_weights": provenance,
     }
-    return model, card
+    return model, card | ({"upscale": spec.upscale} if spec.upscale != 1 else {})
 
 
 def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
@@ -206,7 +217,7 @@ def load(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     network = timm.create_model(card["arch"], num_classes=len(card["classes"]))
     if card["cut"]:
         _cut(network, card["arch"], Cut(**card["cut"]))
-    model = Classifier(network, tuple(card["mean"]), tuple(card["std"]))
+    model = Classifier(network, tuple(card["mean"]), tuple(card["std"]), card.get("upscale", 1.0))
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except (SafetensorError, RuntimeError, OSError) as error:

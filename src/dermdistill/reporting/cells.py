@@ -42,8 +42,8 @@ def bounds(pair: Sequence[float] | None, digits: int = 3) -> str:
     return "" if pair is None or None in pair else f"{number(pair[0], digits)} to {number(pair[1], digits)}"
 
 
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
+def percent(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def cell(metrics: Metrics, key: str, digits: int = 3) -> Cell:

@@ -7,7 +7,7 @@ holdout (that is beside the costs in ``pareto``), and a ranking.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dermdistill.reporting.cells import Cell, Table, bounds, number
+from dermdistill.reporting.cells import Cell, Table, bounds, number, percent
 
 
 def formats_table(exports: Mapping[str, Any]) -> Table:
@@ -17,9 +17,9 @@ def formats_table(exports: Mapping[str, Any]) -> Table:
         one, cost = found["batch_1"], found.get("cost", {})
         change = Cell(number(found["auc_change"], 4), bounds((found["auc_low"], found["auc_high"]), 4))
         far = [Cell(f"{one[key]:.2g}") for key in ("max_abs_dp", "mean_abs_dp")]
-        same = Cell(_share(cost["equal_decisions"])) if cost else Cell("–")
+        same = Cell(percent(cost.get("equal_decisions"), 1))
         size = Cell(f"{found['bytes'] / 1e6:.2f}")
-        rows.append([Cell(name), size, *far, Cell(_share(one["agreement"])), same, change])
+        rows.append([Cell(name), size, *far, Cell(percent(one["agreement"], 1)), same, change])
     caption = (
         f"Each format run on all {exports['n']:,} images of validation, one by one, beside {exports['reference']}. "
         "INT8 formats: decisions at the threshold that ships. The change of melanoma AUC has a paired 95 % interval."
@@ -54,7 +54,3 @@ def latency_tables(benchmark: Mapping[str, Any]) -> Iterator[Table]:
         head += ["times the shipped file's"] if first else []
         caption = f"Latency in ms per call: {condition}. All take turns, so that ratios hold on this machine."
         yield Table(caption, head, rows)
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
