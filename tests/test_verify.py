@@ -27,7 +27,7 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
     """A repository's worth of plausible files below ``root``, as the stages before ``report`` leave them."""
     source = Path(__file__).parent.parent / "params.yaml"
     write_text(root / "params.yaml", source.read_text(encoding="utf-8"))
-    changes = {"evaluate.bootstrap": bootstrap, "run.students": ["tiny"], "robustness.images": 60}
+    changes = {"evaluate.bootstrap": bootstrap, "robustness.images": 60, "run.students": ["tiny"], "run.seeds": [0]}
     change_params(root, changes)
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
