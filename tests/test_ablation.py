@@ -1,4 +1,4 @@
-"""The ablation: its cells, what counts as done, the ranking; the summary; and two cells through DVC's queue."""
+"""The ablation: its cells, what counts as done, the ranking; the summary; and three cells through DVC's queue."""
 
 import json
 import os
@@ -25,12 +25,15 @@ from dermdistill.reporting import verify
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
 
 
-def test_cells_are_the_grid_and_the_other_methods() -> None:
+def test_cells_are_control_grid_and_other_methods_of_one_budget() -> None:
     found = ablation.cells(params.check(COMMITTED, "params.yaml"))
     grid = COMMITTED["ablation"]
-    assert len(found) == len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
-    assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9}
-    assert found["dist"] == {"kd.method": "dist"} and found["at"]["kd.views"] == 0
+    budget = {"students.tiny.epochs": grid["epochs"]}
+    assert len(found) == 1 + len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
+    assert found["control"] == {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0} | budget
+    assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9} | budget
+    assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.views"] == 0
+    assert all(changes.items() >= budget.items() for changes in found.values())
 
 
 def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
@@ -57,6 +60,8 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         ({"kd.methods.dist.beta": 2.0}, {"kd_T1_a0.5"}),
         ({"kd.alpha": 0.3}, {"kd_T1_a0.5"}),  # the grid's cells have their own
         ({"evaluate.bins": 5, "quantize.seed": 3}, {"kd_T1_a0.5", "dist"}),
+        ({"students.tiny.epochs": 3}, {"kd_T1_a0.5", "dist"}),  # cells have their own
+        ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
         ({"teachers.lite0.epochs": 1}, set()),
         ({"train.ema": 0.5}, set()),
@@ -81,13 +86,15 @@ def cell(root: Path, name: str, quality: float) -> None:
 
 def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None:  # noqa: F811
     settings = params.load(reported / "params.yaml")
+    cell(reported, "control", 4.0)
     cell(reported, "kd_T1_a0.5", 3.0)
     cell(reported, "dist", 0.5)
-    ranking.build(reported, settings, ["dist", "kd_T1_a0.5"])
+    ranking.build(reported, settings, ["control", "dist", "kd_T1_a0.5"])
     found = read_json(reported / ranking.METRICS)
     names = [row["name"] for row in found["rows"]]
     assert found["best"] == "kd_T1_a0.5" and names.index("kd_T1_a0.5") < names.index("dist")
-    assert set(names) == {"kd_T1_a0.5", "dist", "control_tiny_s0", settings.teacher_id}
+    assert set(names) == {"kd_T1_a0.5", "dist", "control", settings.teacher_id}
+    assert names[0] == "control", "the best of all, and yet not the best way to distil"
     values = [row["metrics"][ranking.AUC]["value"] for row in found["rows"]]
     assert values == sorted(values, reverse=True)
     worst = next(row for row in found["rows"] if row["name"] == "dist")
@@ -95,6 +102,7 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     auc = uncertainty.value(uncertainty.roc_auc(known.melanoma, known.p_melanoma), known.lesion_id)
     assert worst["metrics"][ranking.AUC]["value"] == pytest.approx(auc, abs=1e-6)
     assert worst["from_best"]["verdict"] == "worse" and worst["from_best"]["high"] < 0
+    assert worst["from_control"]["difference"] < worst["from_best"]["difference"]
     text = (reported / ranking.TABLE).read_text()
     assert "**`kd_T1_a0.5`**" in text and text.count("**") == 2
     assert (reported / ranking.FIGURE).stat().st_size > 1000
@@ -173,10 +181,11 @@ def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
 
 
 @pytest.mark.slow
-def test_two_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
+def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
     clone = cloned(pipeline, tmp_path / "clone")
-    change_params(clone, {"ablation.temperatures": [4.0], "ablation.alphas": [0.9], "ablation.methods": ["dist"]})
+    few = {"temperatures": [4.0], "alphas": [0.9], "methods": ["dist"], "epochs": 2}
+    change_params(clone, {f"ablation.{name}": value for name, value in few.items()})
     git(clone, "commit", "--quiet", "--all", "--message", "Two cells")
 
     def make() -> str:
@@ -188,9 +197,9 @@ def test_two_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path:
 
     before = (clone / "predictions/val/student_tiny_s0.csv").read_bytes()
     said = make()
-    assert said.count("collected into") == 2 and "kd_T4_a0.9" in said
+    assert said.count("collected into") == 3 and "kd_T4_a0.9" in said
     stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
-    assert set(stored) == {"kd_T4_a0.9", "dist"} and len({*stored.values(), before}) == 3
+    assert set(stored) == {"control", "kd_T4_a0.9", "dist"} and len({*stored.values(), before}) == 4
     assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
     assert "collected" not in make()
     git(clone, "add", "--all")

@@ -1,9 +1,10 @@
-"""``make ablation``: temperature × α of classic distillation and the other methods, for one student.
+"""``make ablation``: temperature × α of classic distillation and the other methods, for one student and its control.
 
-Every cell is an experiment in DVC's queue that ends with the student's predictions. As soon as one is done, those on
-val are copied into ``predictions/ablation/`` with the parameters that gave them, because experiments do not travel with
-a clone. Started again it skips what is done and goes on with the rest; a cell counts as done as long as the parameters
-it depends on are those in params.yaml (code is not compared). Nothing here reads the holdout.
+All cells have the same epochs (``ablation.epochs``), the control too, which is the cell with α = 0. Every cell is an
+experiment in DVC's queue that ends with the student's predictions. As soon as one is done, those on val are copied into
+``predictions/ablation/`` with the parameters that gave them, because experiments do not travel with a clone. Started
+again it skips what is done and goes on with the rest; a cell counts as done as long as the parameters it depends on are
+those in params.yaml (code is not compared). Nothing here reads the holdout.
 """
 
 import re
@@ -28,14 +29,16 @@ OPEN = ("Queued", "Running")
 def cells(settings: Params) -> dict[str, dict[str, Any]]:
     """Name of each cell → the parameters it changes."""
     wanted = settings.ablation
-    grid = {
+    grid: dict[str, dict[str, Any]] = {wanted.CONTROL: {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0}}
+    grid |= {
         f"kd_T{t:g}_a{a:g}": {"kd.method": "kd", "kd.temperature": t, "kd.alpha": a}
         for t in wanted.temperatures
         for a in wanted.alphas
     }
     in_the_loop = {"kd.views": 0, "kd.flips": False}  # methods of features need the teacher there
     others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in wanted.methods}
-    return grid | others
+    budget = {f"students.{wanted.student}.epochs": wanted.epochs}
+    return {name: changes | budget for name, changes in (grid | others).items()}
 
 
 def facts(settings: Params) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def rank(settings: Params) -> None:
     from dermdistill.reporting import ablation  # heavy: matplotlib
 
     done = [name for name in cells(settings) if name not in missing()]
-    if done:
+    if set(done) - {settings.ablation.CONTROL}:
         ablation.build(".", settings, done)
         print(Path(ablation.TABLE).read_text(encoding="utf-8"))
 

@@ -1,6 +1,6 @@
 """What the blocks of ``params.yaml`` are made of, and those of distillation and of what follows training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -60,8 +60,10 @@ class KD(Block):
 
 
 class Ablation(Block):
+    CONTROL: ClassVar = "control"  # name of the cell without a teacher
     student: Name
     seed: Seed
+    epochs: Count
     temperatures: list[Positive]
     alphas: list[Share]
     methods: list[Method]

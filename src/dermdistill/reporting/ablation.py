@@ -35,21 +35,24 @@ def build(root: str | Path, settings: Params, names: list[str]) -> None:
 
 
 def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
-    """``{rows}``: every cell, the control and the teacher, by melanoma AUC on val, the best first.
+    """``{rows}``: every cell and the teacher, by melanoma AUC on val, the best first.
 
-    Each with its metrics, its fidelity to the teacher, and its paired difference from the control and the best cell.
+    Each with its metrics, its fidelity to the teacher, and its paired difference from the control (if that cell is
+    done) and from the best other cell.
     """
-    teacher, control = settings.teacher_id, f"control_{settings.ablation.student}_s{settings.ablation.seed}"
+    teacher = settings.teacher_id
     files = {name: root / CELLS / f"{name}.csv" for name in names}
-    files |= {name: root / f"predictions/val/{name}.csv" for name in (control, teacher)}
+    files[teacher] = root / f"predictions/val/{teacher}.csv"
     read = {name: predictions.read(path) for name, path in files.items()}
     count, seed = settings.evaluate.bootstrap, settings.evaluate.seed
     drawn = {}
     for name, known in read.items():
-        predictions.require_same_images(read[control], known)
+        predictions.require_same_images(read[teacher], known)
         drawn[name] = uncertainty.draw(_metrics(known), known.lesion_id, count, seed)
     order = sorted(drawn, key=lambda name: -drawn[name][AUC].value)
-    best = next(name for name in order if name in names)
+    control = settings.ablation.CONTROL
+    best = next(name for name in order if name in names and name != control)
+    others = {"best": best} | ({"control": control} if control in names else {})
 
     def row(name: str) -> dict[str, Any]:
         figures = {
@@ -58,7 +61,7 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
         }
         gaps = {
             f"from_{role}": comparison.difference([drawn[name]], [drawn[other]], AUC, seed)
-            for role, other in (("control", control), ("best", best))
+            for role, other in others.items()
         }
         return {
             "name": name,
@@ -90,7 +93,7 @@ def table(ranked: dict[str, Any]) -> str:
         shown = [
             name,
             _with(row["metrics"][AUC], "value"),
-            *(_with(row[f"from_{to}"], "difference") for to in ("control", "best")),
+            *(_with(row[f"from_{to}"], "difference") if f"from_{to}" in row else "–" for to in ("control", "best")),
         ]
         shown += [number(row["metrics"][metric]["value"]) for metric in others] + [number(row["fidelity"]["kl"])]
         lines.append("| " + " | ".join(shown) + " |")
