@@ -11,7 +11,7 @@ medians count. Both loops see the same JPEGs (phantom images), models, size, bat
   worker only, since two would wait for each other
 
 Distillation runs the teacher inside the loop in both; ``same_result`` sets the usual loop against stored answers, for
-the teachers and the student of the committed run. Rates are images per second of wall time and per second of CPU
+the teachers and students of the committed run. Rates are images per second of wall time and per second of CPU
 time (children included): the second hardly changes when other programs compete for the cores.
 """
 
@@ -46,7 +46,6 @@ from dermdistill.params import Cut, Model
 
 RESULTS = Path("benchmarks/results/training.json")
 IMAGES = 7040  # in full batches, that one epoch of the committed run shows
-RUN = {"tiny": 10, "mobilenetv3": 12}  # its students, and their epochs
 HEIGHT, WIDTH, BATCH = 150, 200, 32
 TINY = Cut(stages=5, blocks=1, head=512)
 PAIRS = {  # teachers, of which the first is the one trained, and student
@@ -59,6 +58,7 @@ STEPS = {"small": 3, "big": 1, "run": 3}  # timed
 SINGLE = ("ours, 1 threads", "usual, 0 workers, 1 threads")
 ROUNDS = 3
 SETTINGS = params.load().train
+RUN = {name: params.load().students[name].epochs for name in ("tiny", "mobilenetv3")}
 OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, threads)
 
 

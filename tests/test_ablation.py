@@ -186,7 +186,7 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
     clone = cloned(pipeline, tmp_path / "clone")
     few = {"temperatures": [4.0], "alphas": [0.9], "methods": ["dist"], "epochs": 2}
     change_params(clone, {f"ablation.{name}": value for name, value in few.items()})
-    git(clone, "commit", "--quiet", "--all", "--message", "Two cells")
+    git(clone, "commit", "--quiet", "--all", "--message", "Three cells")
 
     def make() -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
