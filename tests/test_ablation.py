@@ -16,24 +16,41 @@ from test_report import pristine  # noqa: F401
 from test_report import project as reported  # noqa: F401
 
 from dermdistill import ablation, params, summary
+from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError
 from dermdistill.evaluation import uncertainty
-from dermdistill.files import read_json, write_json
+from dermdistill.files import read_json, write_json, write_text
 from dermdistill.reporting import ablation as ranking
 from dermdistill.reporting import verify
 
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
 
 
-def test_cells_are_control_grid_and_other_methods_of_one_budget() -> None:
+def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
     found = ablation.cells(params.check(COMMITTED, "params.yaml"))
     grid = COMMITTED["ablation"]
     budget = {"students.tiny.epochs": grid["epochs"]}
-    assert len(found) == 1 + len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
+    ways = 1 + len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
+    assert len(found) == ways + len(grid["shapes"])
     assert found["control"] == {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0} | budget
     assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9} | budget
     assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.views"] == 0
+    assert found["enlarged"] == {"students.tiny.upscale": 1.5} | budget, "distilled as the block kd says"
     assert all(changes.items() >= budget.items() for changes in found.values())
+    shape = ablation.expected(COMMITTED, found["deeper"])["student"]
+    assert shape["cut"] == COMMITTED["students"]["tiny"]["cut"] | grid["shapes"]["deeper"]["cut"]
+
+
+def test_a_shape_that_is_none_is_refused() -> None:
+    for shapes, said in (
+        ({"control": {"upscale": 2.0}}, "control is the name of another cell"),
+        ({"dist": {"upscale": 2.0}}, "dist is the name of another cell"),
+        ({"huge": {"upsacle": 2.0}}, "unknown parameter students.tiny.upsacle"),
+        ({"huge": {"cut": {"stages": "all"}}}, "students.tiny.cut.stages"),
+    ):
+        content = COMMITTED | {"ablation": COMMITTED["ablation"] | {"shapes": shapes}}
+        with pytest.raises(UserError, match=said):
+            ablation.expected(content, ablation.cells(params.check(content, "params.yaml"))[next(iter(shapes))])
 
 
 def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
@@ -106,6 +123,40 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     text = (reported / ranking.TABLE).read_text()
     assert "**`kd_T1_a0.5`**" in text and text.count("**") == 2
     assert (reported / ranking.FIGURE).stat().st_size > 1000
+
+
+def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: Path) -> None:  # noqa: F811
+    settings = params.load(reported / "params.yaml")
+    for name, quality in (("kd", 2.0), ("dist", 1.0), ("enlarged", 6.0), ("deeper", 0.5)):
+        cell(reported, name, quality)
+    write_json(reported / ranking.COSTS, {"kd": {"parameters": 1_027_847, "macs": 150_000_000}})
+    write_text(reported / ranking.DOCUMENT, "Before.\n<!-- ablation -->\nold\n<!-- /ablation -->\nAfter.\n")
+    ranking.build(reported, settings, ["kd", "dist", "enlarged", "deeper"])
+    found = read_json(reported / ranking.METRICS)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert found["rows"][0]["name"] == "enlarged" and found["best"] == "kd", "a shape is no way to distil"
+    assert rows["enlarged"]["from_asis"]["verdict"] == "better" and rows["deeper"]["from_asis"]["verdict"] == "worse"
+    assert "from_best" not in rows["deeper"] and "shape" not in rows["dist"] and rows["kd"]["shape"] == {}
+    text = (reported / ranking.TABLE).read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.split("`")[1] for line in lines[-3:]] == ["kd", "enlarged", "deeper"]
+    assert "nothing | 1.03 M | 150 M" in lines[-3] and "`upscale: 1.5` | – | –" in lines[-2]
+    document = (reported / ranking.DOCUMENT).read_text()
+    assert document.startswith("Before.") and document.endswith("After.\n") and text.strip() in document
+    assert verify.verify(reported) == []
+    write_text(reported / ranking.DOCUMENT, document.replace("150 M", "120 M"))
+    assert any(line.startswith(f"{ranking.DOCUMENT}:line") for line in verify.verify(reported))
+
+
+def test_what_a_shape_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    found = ablation.costs(params.load(), ["kd", "enlarged", "wider_head", "dist"])
+    assert set(found) == {"kd", "enlarged", "wider_head"}
+    channels = 192  # of the first block of Lite0's sixth stage, which the head widens from 512 to 1280
+    head = (1280 - 512) * (channels + 2 + len(CLASSES))
+    assert found["wider_head"]["parameters"] - found["kd"]["parameters"] == head
+    assert found["enlarged"]["parameters"] == found["kd"]["parameters"]
+    assert 2.1 < found["enlarged"]["macs"] / found["kd"]["macs"] < 2.4, "1.5 times as high and as wide"
 
 
 def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:  # noqa: F811
@@ -184,29 +235,39 @@ def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
 def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
     clone = cloned(pipeline, tmp_path / "clone")
-    few = {"temperatures": [4.0], "alphas": [0.9], "methods": ["dist"], "epochs": 2}
+    few = {
+        "temperatures": [4.0],
+        "alphas": [0.9],
+        "methods": [],
+        "epochs": 2,
+        "shapes": {"narrow": {"cut": {"head": 8}}},
+    }
     change_params(clone, {f"ablation.{name}": value for name, value in few.items()})
     git(clone, "commit", "--quiet", "--all", "--message", "Three cells")
 
-    def make() -> str:
+    def make(jobs: str = "2") -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        command = [sys.executable, "-m", "dermdistill.ablation", "2", "1"]
+        command = [sys.executable, "-m", "dermdistill.ablation", jobs, "1"]
         done = subprocess.run(command, cwd=clone, env=environment() | {"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     before = (clone / "predictions/val/student_tiny_s0.csv").read_bytes()
-    said = make()
+    said = make("1")
     assert said.count("collected into") == 3 and "kd_T4_a0.9" in said
+    first = min(path.stat().st_mtime for path in (clone / ablation.FOLDER).glob("*.csv"))
+    ends = git(clone, "for-each-ref", "--format=%(committerdate:unix) %(refname)", "refs/exps").splitlines()
+    last = max(int(line.split()[0]) for line in ends if "/ablation_tiny_" in line)
+    assert first < last, "each was collected as soon as it was done"
     stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
-    assert set(stored) == {"control", "kd_T4_a0.9", "dist"} and len({*stored.values(), before}) == 4
+    assert set(stored) == {"control", "kd_T4_a0.9", "narrow"} and len({*stored.values(), before}) == 4
     assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
     assert "collected" not in make()
     git(clone, "add", "--all")
     again = tmp_path / "again"
-    (clone / ablation.FOLDER / "dist.csv").rename(again)
+    (clone / ablation.FOLDER / "narrow.csv").rename(again)
     assert make().count("collected into") == 1  # from the experiment that is still there
-    assert (clone / ablation.FOLDER / "dist.csv").read_bytes() == again.read_bytes()
+    assert (clone / ablation.FOLDER / "narrow.csv").read_bytes() == again.read_bytes()
     assert ablation.missing(clone) == []
 
 

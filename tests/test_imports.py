@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "presets": {"errors"},
     "demo": LEAVES | {"data", "presets"},
     "external": LEAVES | {"data", "deployment", "evaluation"},
-    "ablation": LEAVES | {"presets", "reporting"},
+    "ablation": LEAVES | {"deployment", "learning", "presets", "reporting"},
     "summary": LEAVES | {"ablation"},
     "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external", "summary"},
 }

@@ -1,4 +1,4 @@
-"""``make ablation``: temperature × α of classic distillation and the other methods, for one student and its control.
+"""``make ablation``: temperature × α, methods of distillation, and shapes of the student, beside its control.
 
 All cells have the same epochs (``ablation.epochs``), the control too, which is the cell with α = 0. Every cell is an
 experiment in DVC's queue that ends with the student's predictions. As soon as one is done, those on val are copied into
@@ -10,6 +10,7 @@ those in params.yaml (code is not compared). Nothing here reads the holdout.
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from dermdistill import params, presets
 from dermdistill.errors import UserError, run
 from dermdistill.files import read_json, write_json, write_text
-from dermdistill.params import Params
+from dermdistill.params import Model, Params
 
 FOLDER = Path("predictions/ablation")
 OPEN = ("Queued", "Running")
@@ -37,8 +38,11 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
     }
     in_the_loop = {"kd.views": 0, "kd.flips": False}  # methods of features need the teacher there
     others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in wanted.methods}
-    budget = {f"students.{wanted.student}.epochs": wanted.epochs}
-    return {name: changes | budget for name, changes in (grid | others).items()}
+    block = f"students.{wanted.student}"
+    shapes = {
+        name: {f"{block}.{field}": value for field, value in changes.items()} for name, changes in wanted.shapes.items()
+    }
+    return {name: changes | {f"{block}.epochs": wanted.epochs} for name, changes in (grid | others | shapes).items()}
 
 
 def facts(settings: Params) -> dict[str, Any]:
@@ -136,9 +140,27 @@ def rank(settings: Params) -> None:
     from dermdistill.reporting import ablation  # heavy: matplotlib
 
     done = [name for name in cells(settings) if name not in missing()]
-    if set(done) - {settings.ablation.CONTROL}:
+    if set(done) - {settings.ablation.CONTROL, *settings.ablation.shapes}:
+        write_json(ablation.COSTS, costs(settings, done))
         ablation.build(".", settings, done)
         print(Path(ablation.TABLE).read_text(encoding="utf-8"))
+
+
+def costs(settings: Params, names: list[str]) -> dict[str, dict[str, int]]:
+    """Parameters and multiply-adds (one image) of the shapes among ``names`` and of the student as it is."""
+    from dermdistill.deployment import benchmark  # heavy: torch
+    from dermdistill.learning import models
+
+    content, found = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")), {}
+    for name, changes in cells(settings).items():
+        if name in names and (name in settings.ablation.shapes or name == settings.kd.method):
+            spec = Model(**expected(content, changes)["student"]).model_copy(update={"weights": "none"})
+            model, card = models.build(spec)
+            with tempfile.TemporaryDirectory() as scratch:
+                models.save(scratch, model, card)
+                macs = benchmark.macs(Path(scratch), (settings.data.height, settings.data.width))
+            found[name] = {"parameters": card["parameters"], "macs": macs}
+    return found
 
 
 def _experiment(settings: Params, cell: str) -> str:
@@ -158,10 +180,15 @@ def _states() -> dict[str, str]:
 
 def _call(*command: str) -> str:
     program = [sys.executable, "-m", "dvc", *command[1:]] if command[0] == "dvc" else list(command)
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+    # Files and not pipes, whose end comes only when the workers that `dvc queue start` leaves behind are done.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        code = subprocess.run(program, stdout=out, stderr=err, check=False).returncode
+        for file in (out, err):
+            file.seek(0)
+        said, complaint = out.read(), err.read()
+    if code:
+        raise UserError(f"`{' '.join(command)}` failed: {(complaint or said).strip()}")
+    return said
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the blocks of ``params.yaml`` are made of, and those of distillation and of what follows training."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -67,6 +67,13 @@ class Ablation(Block):
     temperatures: list[Positive]
     alphas: list[Share]
     methods: list[Method]
+    shapes: dict[Name, dict[str, Any]]  # checked where a cell is made of them: they change the student's block
+
+    @model_validator(mode="after")
+    def names_differ(self) -> "Ablation":
+        if taken := sorted(self.shapes.keys() & {self.CONTROL, *get_args(Method)}):
+            raise ValueError(f"shapes: {taken[0]} is the name of another cell; choose another")
+        return self
 
 
 class Int8Limits(Block):

@@ -1,4 +1,4 @@
-"""The cells of the ablation, ranked on val: table, figure, and which differences are real.
+"""The cells of the ablation, ranked on val: tables, figure, and which differences are real.
 
 Raw probabilities are compared, since calibration is fitted on val too. The intervals resample lesions of val; they say
 nothing about another training of the same cell (one seed each). The best of many cells looks better than it is, so its
@@ -8,24 +8,28 @@ lead counts only where the paired interval says so, and the holdout has the last
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dermdistill.evaluation import comparison, fidelity, predictions, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import read_json, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import model_plots, plots
+from dermdistill.reporting import fragments, model_plots, plots
 from dermdistill.reporting.cells import bounds, number
 
-CELLS, METRICS = "predictions/ablation", "metrics/ablation.json"
-TABLE, FIGURE = "docs/fragments/ablation.md", "plots/ablation.png"
+CELLS, METRICS, COSTS = "predictions/ablation", "metrics/ablation.json", "metrics/ablation_costs.json"
+TABLE, DOCUMENT, FIGURE = "docs/fragments/ablation.md", "docs/distillation.md", "plots/ablation.png"
 AUC = "melanoma ROC-AUC"
 
 
 def build(root: str | Path, settings: Params, names: list[str]) -> None:
-    """Write metrics, table and figure of the cells ``names``."""
+    """Write metrics, tables (into the document too, if it is there) and figure of the cells ``names``."""
     root = Path(root)
     ranked = rank(root, settings, names)
     write_json(root / METRICS, ranked)
-    write_text(root / TABLE, table(ranked))
+    write_text(root / TABLE, tables(ranked))
+    if (root / DOCUMENT).exists():
+        fragments.insert(root / DOCUMENT, "ablation", root / TABLE)
     rows = [
         model_plots.Interval(row["name"], *(row["metrics"][AUC][k] for k in ("value", "low", "high")))
         for row in ranked["rows"]
@@ -37,8 +41,9 @@ def build(root: str | Path, settings: Params, names: list[str]) -> None:
 def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
     """``{rows}``: every cell and the teacher, by melanoma AUC on val, the best first.
 
-    Each with its metrics, its fidelity to the teacher, and its paired difference from the control (if that cell is
-    done) and from the best other cell.
+    Each with its metrics, its fidelity to the teacher, and its paired differences: of a way to distil from the best of
+    them and from the control, of a shape from the student as it is (as far as these cells are done). What a shape
+    changes and costs stands beside it.
     """
     teacher = settings.teacher_id
     files = {name: root / CELLS / f"{name}.csv" for name in names}
@@ -50,24 +55,27 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
         predictions.require_same_images(read[teacher], known)
         drawn[name] = uncertainty.draw(_metrics(known), known.lesion_id, count, seed)
     order = sorted(drawn, key=lambda name: -drawn[name][AUC].value)
-    control = settings.ablation.CONTROL
-    best = next(name for name in order if name in names and name != control)
-    others = {"best": best} | ({"control": control} if control in names else {})
+    control, shapes = settings.ablation.CONTROL, settings.ablation.shapes
+    best = next(name for name in order if name in names and name != control and name not in shapes)
+    costs = read_json(root / COSTS) if (root / COSTS).exists() else {}
+    asis = settings.kd.method
 
     def row(name: str) -> dict[str, Any]:
         figures = {
             metric: {"value": one.value, **dict(zip(("low", "high"), one.interval() or (None, None), strict=True))}
             for metric, one in drawn[name].items()
         }
+        others = {"asis": asis} if name in shapes else {"best": best, "control": control}
         gaps = {
             f"from_{role}": comparison.difference([drawn[name]], [drawn[other]], AUC, seed)
             for role, other in others.items()
+            if other in names
         }
-        return {
-            "name": name,
-            "metrics": figures,
-            "fidelity": fidelity.measure(read[teacher], read[name], 50, seed),
-        } | gaps
+        found: dict[str, Any] = {"name": name, "metrics": figures}
+        found |= {"fidelity": fidelity.measure(read[teacher], read[name], 50, seed)} | gaps
+        if name in shapes or (name == asis and shapes):
+            found |= {"shape": shapes.get(name, {}), "cost": costs.get(name)}
+        return found
 
     found: dict[str, Any] = rounded({"best": best, "cells": names, "rows": [row(name) for name in order]})
     return found
@@ -83,12 +91,22 @@ def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
     }
 
 
-def table(ranked: dict[str, Any]) -> str:
-    """Markdown, the best first; the best cell in bold."""
+def tables(ranked: dict[str, Any]) -> str:
+    """Markdown: the ways to distil, the best in bold, then the shapes, each the best first."""
+    note = (
+        "Raw probabilities on val, one seed a cell; intervals resample lesions, differences are paired. "
+        "A difference whose interval holds 0 is a tie."
+    )
+    return "\n".join([*_methods(ranked), "", note, "", *_shapes(ranked)])
+
+
+def _methods(ranked: dict[str, Any]) -> list[str]:
     others = [name for name in ranked["rows"][0]["metrics"] if name != AUC]
     head = ["cell", f"{AUC}, val [95 %]", "minus control [95 %]", "minus best cell [95 %]", *others, "KL to teacher"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---|" * (len(head) - 1)]
     for row in ranked["rows"]:
+        if row.get("shape"):
+            continue
         name = f"**`{row['name']}`**" if row["name"] == ranked["best"] else f"`{row['name']}`"
         shown = [
             name,
@@ -97,11 +115,30 @@ def table(ranked: dict[str, Any]) -> str:
         ]
         shown += [number(row["metrics"][metric]["value"]) for metric in others] + [number(row["fidelity"]["kl"])]
         lines.append("| " + " | ".join(shown) + " |")
-    note = (
-        "Raw probabilities on val, one seed a cell; intervals resample lesions, differences are paired. "
-        "A difference whose interval holds 0 is a tie."
-    )
-    return "\n".join([*lines, "", note, ""])
+    return lines
+
+
+def _shapes(ranked: dict[str, Any]) -> list[str]:
+    """The student as it is among its other shapes; nothing if there are none."""
+    rows = [row for row in ranked["rows"] if "shape" in row]
+    if not any(row["shape"] for row in rows):
+        return []
+    lines = [
+        f"| cell | differs in | parameters | multiply-adds | {AUC}, val [95 %] | minus first line [95 %] | macro-F1 |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in sorted(rows, key=lambda row: bool(row["shape"])):
+        differs = yaml.safe_dump(row["shape"], default_flow_style=True, width=1000).strip()[1:-1]
+        cost = row["cost"] and [
+            f"{row['cost'][name] / 1e6:.{digits}f} M" for name, digits in (("parameters", 2), ("macs", 0))
+        ]
+        shown = [f"`{row['name']}`", f"`{differs}`" if differs else "nothing", *(cost or ["–", "–"])]
+        shown += [
+            _with(row["metrics"][AUC], "value"),
+            _with(row["from_asis"], "difference") if "from_asis" in row else "–",
+        ]
+        lines.append("| " + " | ".join([*shown, number(row["metrics"]["macro-F1"]["value"])]) + " |")
+    return [*lines, ""]
 
 
 def _with(row: dict[str, Any], key: str) -> str:

@@ -68,10 +68,15 @@ def _check_ablation(root: Path, settings: Params) -> list[str]:
         return []
     try:
         ranked = ablation.rank(root, settings, cells)
+        texts = {ablation.TABLE: _read_text(root / ablation.TABLE)}
+        if (root / ablation.DOCUMENT).exists():
+            texts[ablation.DOCUMENT] = fragments.split_at_markers(root / ablation.DOCUMENT, "ablation")[1]
     except UserError as error:
         return [str(error)]
     lines = list(differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING))
-    return lines + list(_text_differences(ablation.TABLE, _read_text(root / ablation.TABLE), ablation.table(ranked)))
+    return lines + [
+        line for name, text in texts.items() for line in _text_differences(name, text, ablation.tables(ranked))
+    ]
 
 
 def _check_metrics(
