@@ -15,7 +15,7 @@ from test_experiments import cloned
 from test_report import pristine  # noqa: F401
 from test_report import project as reported  # noqa: F401
 
-from dermdistill import ablation, params, summary
+from dermdistill import ablation, params, presets, summary
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError
 from dermdistill.evaluation import uncertainty
@@ -87,6 +87,21 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         write_params(tmp_path, COMMITTED)
         change_params(tmp_path, changes)
         assert set(every) - set(ablation.missing(tmp_path)) == left, changes
+
+
+def test_an_experiment_of_an_older_params_file_is_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = COMMITTED | {"ablation": COMMITTED["ablation"] | {"temperatures": [], "methods": [], "shapes": {}}}
+    write_params(tmp_path, content)
+    settings = params.load()
+    same = presets.merged(content, {"kd": {"alpha": 0.0, "temperature": 1.0}})
+    same = presets.merged(same, {"students": {"tiny": {"epochs": content["ablation"]["epochs"]}}})
+    monkeypatch.setattr(ablation, "_references", lambda name: ["refs/exps/some"])
+    for older, found in ((True, set()), (False, {"control"})):
+        shown = same | {"ablation": {k: v for k, v in same["ablation"].items() if not older or k != "shapes"}}
+        monkeypatch.setattr(ablation, "_call", lambda *_, shown=shown: yaml.safe_dump(shown))
+        ablation.collect(settings, content)
+        assert set(ablation.collected()) == found
 
 
 def cell(root: Path, name: str, quality: float) -> None:

@@ -127,7 +127,10 @@ def collect(settings: Params, content: dict[str, Any]) -> None:
     source = f"predictions/val/student_{settings.ablation.student}_s{settings.ablation.seed}.csv"
     for cell in missing():
         for reference in _references(_experiment(settings, cell)):
-            there = params.check(yaml.safe_load(_call("git", "show", f"{reference}:params.yaml")), reference)
+            try:
+                there = params.check(yaml.safe_load(_call("git", "show", f"{reference}:params.yaml")), reference)
+            except UserError:  # from before a parameter came or went
+                continue
             if facts(there) == expected(content, wanted[cell]):
                 write_text(FOLDER / f"{cell}.csv", _call("git", "show", f"{reference}:{source}"))
                 stored[cell] = facts(there)
