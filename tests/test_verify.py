@@ -16,7 +16,7 @@ from dermdistill.classes import CLASSES
 from dermdistill.evaluation import calibration, corrupted, metrics, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256, write_json, write_text
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons, dataset, error_figures, plots, report
+from dermdistill.reporting import cases, comparisons, dataset, error_figures, fragments, ladder_tables, plots, report
 from dermdistill.reporting.verify import differences, recompute, verify
 
 SHARES = [0.67, 0.11, 0.11, 0.05, 0.03, 0.015, 0.015]
@@ -252,6 +252,29 @@ def test_a_tampered_readme_is_named(project: Path) -> None:
     readme.write_text("\n".join(lines) + "\n")
     found = verify(project)
     assert len(found) == 1 and found[0].startswith("README.md:line")
+
+
+LADDER = """rung,agreement,auc_drop,equal_decisions,bytes,time_ratio,breaks
+naive,0.848322,0.054337,0.762416,1119653,0.68,"auc_drop 0.05434 (allowed 0.003), agreement 0.8483 (needed 0.95)"
+minmax,0.98255,-0.00018,0.985235,1259277,0.5,
+entropy,0.98,0.002,0.98,1259274,0.6,
+"""
+
+
+def test_the_ladder_stands_in_its_document_as_it_was_measured(project: Path) -> None:
+    document, measured = project / ladder_tables.DOCUMENT, project / ladder_tables.LADDERS / "int8_tiny_s0.csv"
+    write_text(document, "Before.\n\n<!-- ladder -->\n<!-- /ladder -->\n\nAfter.\n")
+    assert "int8_tiny_s0.csv does not exist" in verify(project)[0]
+    write_text(measured, LADDER)
+    assert all(line.startswith(f"{ladder_tables.DOCUMENT}:line") for line in verify(project)) and verify(project)
+    write_text(project / ladder_tables.TABLES, ladder_tables.text(project, params.load(project / "params.yaml")))
+    fragments.insert(document, ladder_tables.NAME, project / ladder_tables.TABLES)
+    assert verify(project) == []
+    text = document.read_text()
+    assert "| `naive` | 0.054 | 84.8 % | 76.2 % | 1,120 | 0.68 | `auc_drop`, `agreement` |" in text
+    assert "| **`minmax`** | 0.000 | 98.3 % | 98.5 % | 1,259 | 0.50 |  |" in text and text.count("**") == 2
+    write_text(measured, LADDER.replace("0.054337", "0.044337"))
+    assert len(verify(project)) == 1
 
 
 def test_a_prediction_left_out_is_named(project: Path) -> None:

@@ -21,7 +21,7 @@ from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
 from dermdistill.files import read_json, sha256
 from dermdistill.params import Params
-from dermdistill.reporting import ablation, comparisons, fragments, results, tables
+from dermdistill.reporting import ablation, comparisons, fragments, ladder_tables, results, tables
 
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
@@ -46,7 +46,7 @@ def verify(root: str | Path) -> list[str]:
             found.append(str(error))
     found += _check_robustness(root, settings)
     found += _check_shipped(root, settings)
-    found += _check_ablation(root, settings)
+    found += _check_ablation(root, settings) + _check_ladder(root, settings)
     complete = all(len(recomputed[part]) == len(models) for part in PARTS)
     return found + (_check_compared(root, settings) + _check_published(root, settings, recomputed) if complete else [])
 
@@ -77,6 +77,16 @@ def _check_ablation(root: Path, settings: Params) -> list[str]:
     return lines + [
         line for name, text in texts.items() for line in _text_differences(name, text, ablation.tables(ranked))
     ]
+
+
+def _check_ladder(root: Path, settings: Params) -> list[str]:
+    if not (root / ladder_tables.DOCUMENT).exists():
+        return []
+    try:
+        block = fragments.split_at_markers(root / ladder_tables.DOCUMENT, ladder_tables.NAME)[1]
+        return list(_text_differences(ladder_tables.DOCUMENT, block, ladder_tables.text(root, settings)))
+    except UserError as error:
+        return [str(error)]
 
 
 def _check_metrics(
