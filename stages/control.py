@@ -1,4 +1,4 @@
-"""Train one student without a teacher, all else equal: python -m stages.control NAME SEED."""
+"""Train one student without a teacher, all else equal (see ``learning.jobs``): python -m stages.control NAME SEED."""
 
 import sys
 

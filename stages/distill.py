@@ -20,7 +20,7 @@ def main(name: str, seed: str) -> None:
     size = load_images().shape[1:3]
 
     def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
-        return kd.make_loss(chosen, teacher, hard, student, size)
+        return kd.make_loss(chosen, teacher, hard, student, size, settings.train.task)
 
     inputs = chosen.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
     model_id = f"student_{name}_s{seed}"

@@ -45,6 +45,8 @@ def test_a_shape_that_is_none_is_refused() -> None:
     for shapes, said in (
         ({"control": {"upscale": 2.0}}, "control is the name of another cell"),
         ({"dist": {"upscale": 2.0}}, "dist is the name of another cell"),
+        ({"teacher_ensemble": {"upscale": 2.0}}, "teacher_ensemble is the name of another cell or a teacher"),
+        ({"long": {"epochs": 40}}, "long changes epochs, but all cells have those of ablation.epochs"),
         ({"huge": {"upsacle": 2.0}}, "unknown parameter students.tiny.upsacle"),
         ({"huge": {"cut": {"stages": "all"}}}, "students.tiny.cut.stages"),
     ):
@@ -223,6 +225,38 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
     assert (
         found[f"teacher_{teacher}"] == found["student_tiny_s0"] == "outdated" and found["control_tiny_s0"] == "complete"
     )
+
+
+def test_the_summary_says_why_the_ablation_cannot_run_and_all_the_rest(reported: Path) -> None:  # noqa: F811
+    change_params(reported, {"train.task": "melanoma"})
+    text = "\n".join(summary.lines(reported))
+    assert "ablation  cannot run: params.yaml with {'kd.method': 'ls'" in text and "degenerates" in text
+    assert "best control on val: control_" in text
+
+
+def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"temperatures": [], "methods": ["kd", "ls", "dist"], "shapes": {}}
+    content = COMMITTED | {"ablation": COMMITTED["ablation"] | few}
+    write_params(tmp_path, content)
+    settings = params.load()
+    wanted = ablation.cells(settings)
+    tasks = {"control": "Queued", "kd": "Queued", "ls": "Running", "dist": "Failed"}
+    known = {name: ablation.expected(content, wanted[name]) for name in tasks}
+    known["kd"] = known["ls"] = known["kd"] | {"seed": 7}  # queued with another seed, as if it were
+    monkeypatch.setattr(
+        ablation, "_tasks", lambda: {f"ablation_tiny_{k}": ablation.Task(k, state) for k, state in tasks.items()}
+    )
+    monkeypatch.setattr(ablation, "_facts_at", known.get)
+    monkeypatch.setattr(ablation, "_references", lambda name: [])
+    said: list[str] = []
+    monkeypatch.setattr(ablation, "_call", lambda *command: said.append(" ".join(command)) or "")
+    ablation.enqueue(settings, wanted)
+    assert [line for line in said if "remove" in line] == [
+        f"dvc queue remove ablation_tiny_{n}" for n in ("kd", "dist")
+    ]
+    assert [line.split()[5] for line in said if "--queue" in line] == ["ablation_tiny_kd", "ablation_tiny_dist"]
+    assert ablation.waiting(settings)
 
 
 def test_every_command_of_the_summary_names_a_stage() -> None:

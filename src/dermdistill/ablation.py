@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -96,7 +96,7 @@ def main(jobs: str = "1", seconds: str = "20") -> None:
     if missing():
         enqueue(settings, wanted)
         _call("dvc", "queue", "start", "--jobs", jobs)
-    while missing() and any(_states().get(_experiment(settings, name)) in OPEN for name in missing()):
+    while waiting(settings):
         time.sleep(float(seconds))
         collect(settings, content)
     collect(settings, content)
@@ -106,15 +106,25 @@ def main(jobs: str = "1", seconds: str = "20") -> None:
         raise UserError(f"{len(left)} cells did not finish; `dvc queue logs NAME` says why, then run again ({names})")
 
 
+def waiting(settings: Params) -> bool:
+    """Whether a cell that is missing still waits or runs."""
+    tasks = _tasks()
+    return any(
+        _experiment(settings, cell) in tasks and tasks[_experiment(settings, cell)].state in OPEN for cell in missing()
+    )
+
+
 def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
     """Put every missing cell that is not waiting or running in line; results of other parameters make room."""
-    states, ablation = _states(), settings.ablation
+    content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    tasks, ablation = _tasks(), settings.ablation
     target = f"predict_student@student-{ablation.student}-{ablation.seed}"
     for cell in missing():
         name = _experiment(settings, cell)
-        if states.get(name) in OPEN:
-            continue
-        if name in states:
+        if (task := tasks.get(name)) is not None:
+            same = _facts_at(task.revision) == expected(content, wanted[cell])
+            if task.state == "Running" or (task.state in OPEN and same):
+                continue
             _call("dvc", "queue", "remove", name)
         if any(_references(name)):
             _call("dvc", "exp", "remove", name)
@@ -127,13 +137,10 @@ def collect(settings: Params, content: dict[str, Any]) -> None:
     source = f"predictions/val/student_{settings.ablation.student}_s{settings.ablation.seed}.csv"
     for cell in missing():
         for reference in _references(_experiment(settings, cell)):
-            try:
-                there = params.check(yaml.safe_load(_call("git", "show", f"{reference}:params.yaml")), reference)
-            except UserError:  # from before a parameter came or went
-                continue
-            if facts(there) == expected(content, wanted[cell]):
+            there = _facts_at(reference)
+            if there == expected(content, wanted[cell]):
                 write_text(FOLDER / f"{cell}.csv", _call("git", "show", f"{reference}:{source}"))
-                stored[cell] = facts(there)
+                stored[cell] = there
                 write_json(FOLDER / "cells.json", {name: stored[name] for name in wanted if name in stored})
                 print(f"{cell}: collected into {FOLDER}", flush=True)
 
@@ -175,10 +182,23 @@ def _references(name: str) -> Iterator[str]:
     return (reference for reference in listed if reference.rsplit("/", 1)[-1] == name)
 
 
-def _states() -> dict[str, str]:
-    """Experiment → what ``dvc queue status`` calls its state."""
+def _facts_at(revision: str) -> dict[str, Any] | None:
+    """What an experiment's weights depend on; None if its params.yaml is from before a parameter came or went."""
+    try:
+        return facts(params.check(yaml.safe_load(_call("git", "show", f"{revision}:params.yaml")), revision))
+    except UserError:
+        return None
+
+
+class Task(NamedTuple):
+    revision: str  # a commit with the files it was queued with
+    state: str
+
+
+def _tasks() -> dict[str, Task]:
+    """Experiment → what ``dvc queue status`` says of it."""
     rows = [re.split(r"\s{2,}", line.strip()) for line in _call("dvc", "queue", "status").splitlines()]
-    return {row[1]: row[-1] for row in rows if len(row) >= 4 and row[0] != "Task"}
+    return {row[1]: Task(row[0], row[-1]) for row in rows if len(row) >= 4 and row[0] != "Task"}
 
 
 def _call(*command: str) -> str:

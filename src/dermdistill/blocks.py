@@ -70,9 +70,14 @@ class Ablation(Block):
     shapes: dict[Name, dict[str, Any]]  # checked where a cell is made of them: they change the student's block
 
     @model_validator(mode="after")
-    def names_differ(self) -> "Ablation":
-        if taken := sorted(self.shapes.keys() & {self.CONTROL, *get_args(Method)}):
-            raise ValueError(f"shapes: {taken[0]} is the name of another cell; choose another")
+    def shapes_are_cells_of_their_own(self) -> "Ablation":
+        for name, changes in self.shapes.items():
+            if name in (self.CONTROL, *get_args(Method)) or name.startswith("teacher_"):
+                raise ValueError(f"shapes: {name} is the name of another cell or a teacher; choose another")
+            if "epochs" in changes:
+                raise ValueError(
+                    f"shapes: {name} changes epochs, but all cells have those of ablation.epochs; remove it"
+                )
         return self
 
 

@@ -36,6 +36,11 @@ from dermdistill.blocks import (
 )
 from dermdistill.errors import UserError
 
+DEGENERATE = {  # ways to distil that lose what they are with melanoma or not
+    "ls": "standardised, two logits are always 1 and −1",
+    "dkd": "beside the true class there is but one, which is kd",
+    "dist": "of an image, two probabilities that sum to 1 correlate fully",
+}
 WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC and us of any change
 
 
@@ -207,8 +212,8 @@ class Params(Block):
             )
         if mixed and self.kd.method == "dkd":
             raise ValueError(f"kd.method dkd needs one true class an image; set mixup of student {mixed[0]} to 0")
-        if self.train.task == "melanoma" and self.kd.method in ("ls", "dkd", "dist"):
-            raise ValueError(f"kd.method {self.kd.method} teaches nothing of two classes; set kd.method to kd")
+        if self.train.task == "melanoma" and (why := DEGENERATE.get(self.kd.method)):
+            raise ValueError(f"kd.method {self.kd.method} degenerates with two classes: {why}; set kd.method to kd")
         if self.kd.method == "feature" and self.train.layer_decay < 1:
             raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")

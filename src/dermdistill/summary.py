@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dermdistill import ablation, params
+from dermdistill.errors import UserError
 from dermdistill.files import read_json
 from dermdistill.params import Params
 
@@ -61,11 +62,15 @@ def lines(root: str | Path = ".") -> list[str]:
     settings = params.load(Path(root) / "params.yaml")
     listed = rows(root, settings)
     shown = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in listed]
-    wanted, left = ablation.cells(settings), ablation.missing(root)
-    shown.append(
-        f"ablation  {len(wanted) - len(left)} of {len(wanted)} cells"
-        + ("; `make ablation` makes the rest" if left else "")
-    )
+    wanted = ablation.cells(settings)
+    try:
+        left = ablation.missing(root)
+    except UserError as error:
+        left = list(wanted)
+        shown.append(f"ablation  cannot run: {error}")
+    else:
+        rest = "; `make ablation` makes the rest" if left else ""
+        shown.append(f"ablation  {len(wanted) - len(left)} of {len(wanted)} cells{rest}")
     path = Path(root) / "metrics/ablation.json"
     if path.exists():
         best = read_json(path)

@@ -1,7 +1,9 @@
 """What the three training stages share: from a model's block in params to its saved weights.
 
 ``train_teacher``, ``distill`` and ``control`` differ in the loss alone, so that a control really is
-the same student with the same budget and seed.
+the same student with the same budget and seed. Where teachers' answers are stored (``kd.views``),
+students see the views these were given to, and controls as many of their own; the ablation's
+control (α = 0) sees the students'.
 """
 
 from collections.abc import Callable

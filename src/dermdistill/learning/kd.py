@@ -2,8 +2,9 @@
 
 Every method of logits takes student and teacher logits (n, classes) and is a mean over images, times T², which keeps
 the gradient's size when the temperature T changes. Methods of features add their term to classic distillation.
-Of two classes ls, dkd and dist teach nothing, and ``params`` refuses them there: standardised, two logits are 1 and −1;
-beside the true class there is but one; two probabilities that sum to 1 correlate fully.
+With two classes, melanoma or not, ls, dkd and dist degenerate, and ``params`` refuses them there: standardised, two
+logits are 1 and −1; beside the true class there is but one, so that dkd is kd; of an image, two probabilities that sum
+to 1 correlate fully.
 Deliberately absent: a schedule of α, and anything that needs a memory of other batches (contrastive distillation).
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dermdistill.blocks import KD
 from dermdistill.learning import features
-from dermdistill.learning.losses import Loss
+from dermdistill.learning.losses import Loss, rest_and_melanoma
 from dermdistill.learning.models import Classifier
 
 Soft = Callable[[Tensor, Tensor, Tensor], Tensor]  # student logits, teacher logits, labels → the soft term
@@ -23,15 +24,23 @@ EPSILON = 1e-8
 
 
 def make_loss(
-    kd: KD, teacher: nn.Module, hard: Loss, student: Classifier | None = None, size: tuple[int, int] = (0, 0)
+    kd: KD,
+    teacher: nn.Module,
+    hard: Loss,
+    student: Classifier | None = None,
+    size: tuple[int, int] = (0, 0),
+    task: str = "diagnosis",
 ) -> Loss:
     """The loss that ``kd`` describes.
 
     Args:
         teacher: the ensemble, or the identity if what the loop hands over are its stored answers.
         student: what will be trained, on images of ``size``; needed by methods of features.
+        task: ``train.task``; of melanoma or not, teachers too have learnt two classes, so no more are compared.
     """
     soft = soft_loss(kd.method, kd.temperature, kd.beta)
+    if task == "melanoma":
+        soft = of_two(soft)
     if kd.method not in ("at", "feature"):
         return distillation(teacher, hard, soft, kd.alpha)
     if student is None:
@@ -49,6 +58,11 @@ def soft_loss(method: str, temperature: float, beta: float) -> Soft:
     if method == "dist":
         return lambda student, teacher, labels: relational(student, teacher, temperature, beta)
     return lambda student, teacher, labels: classic(student, teacher, temperature)
+
+
+def of_two(soft: Soft) -> Soft:
+    """``soft`` of melanoma against all other diagnoses together (labels are not collapsed: ``params`` refuses dkd)."""
+    return lambda student, teacher, labels: soft(rest_and_melanoma(student), rest_and_melanoma(teacher), labels)
 
 
 def distillation(

@@ -37,16 +37,21 @@ def melanoma_or_not(loss: Loss) -> Loss:
     P(melanoma) stays the softmax entry, σ(logit − logsumexp of the others), so that nothing after training differs;
     among the other six the model learns nothing.
     """
-    others = [index for index in range(len(CLASSES)) if index != MELANOMA]
 
     def binary(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
-        pair = torch.stack([logits[:, others].logsumexp(1), logits[:, MELANOMA]], 1)
+        pair = rest_and_melanoma(logits)
         if labels.ndim == 1:
             return loss(pair, (labels == MELANOMA).long(), images)
         share = labels[:, MELANOMA]
         return loss(pair, torch.stack([1 - share, share], 1), images)
 
     return binary
+
+
+def rest_and_melanoma(logits: Tensor) -> Tensor:
+    """(n, classes) logits as (n, 2): of all other diagnoses together, and of melanoma."""
+    others = [index for index in range(len(CLASSES)) if index != MELANOMA]
+    return torch.stack([logits[:, others].logsumexp(1), logits[:, MELANOMA]], 1)
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> Tensor:

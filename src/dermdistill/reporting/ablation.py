@@ -72,7 +72,7 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
             if other in names
         }
         found: dict[str, Any] = {"name": name, "metrics": figures}
-        found |= {"fidelity": fidelity.measure(read[teacher], read[name], 50, seed)} | gaps
+        found |= {"fidelity": fidelity.measure(read[teacher], read[name], count, seed)} | gaps
         if name in shapes or (name == asis and shapes):
             found |= {"shape": shapes.get(name, {}), "cost": costs.get(name)}
         return found
@@ -92,7 +92,7 @@ def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
 
 
 def tables(ranked: dict[str, Any]) -> str:
-    """Markdown: the ways to distil, the best in bold, then the shapes, each the best first."""
+    """Markdown: the ways to distil, the best first and in bold, then the student as it is and its other shapes."""
     note = (
         "Raw probabilities on val, one seed a cell; intervals resample lesions, differences are paired. "
         "A difference whose interval holds 0 is a tie."

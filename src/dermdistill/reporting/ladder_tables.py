@@ -1,7 +1,7 @@
 """The INT8 ladder of each student, as ``quantize`` measured it, for docs/deployment.md.
 
 ``make readme`` writes the fragment and puts it into the document; ``verify`` compares both with the committed CSVs of
-``plots/quantize/ladder``, which stages do not otherwise read: no number of it decides anything.
+``plots/quantize/ladder``. No stage makes them, so that prose and tables of that document can change without a run.
 """
 
 import csv

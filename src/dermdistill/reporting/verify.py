@@ -84,9 +84,11 @@ def _check_ladder(root: Path, settings: Params) -> list[str]:
         return []
     try:
         block = fragments.split_at_markers(root / ladder_tables.DOCUMENT, ladder_tables.NAME)[1]
-        return list(_text_differences(ladder_tables.DOCUMENT, block, ladder_tables.text(root, settings)))
+        texts = {ladder_tables.DOCUMENT: block, ladder_tables.TABLES: _read_text(root / ladder_tables.TABLES)}
+        again = ladder_tables.text(root, settings)
     except UserError as error:
         return [str(error)]
+    return [line for name, text in texts.items() for line in _text_differences(name, text, again)]
 
 
 def _check_metrics(
