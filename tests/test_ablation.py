@@ -244,9 +244,8 @@ def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monke
     tasks = {"control": "Queued", "kd": "Queued", "ls": "Running", "dist": "Failed"}
     known = {name: ablation.expected(content, wanted[name]) for name in tasks}
     known["kd"] = known["ls"] = known["kd"] | {"seed": 7}  # queued with another seed, as if it were
-    monkeypatch.setattr(
-        ablation, "_tasks", lambda: {f"ablation_tiny_{k}": ablation.Task(k, state) for k, state in tasks.items()}
-    )
+    queue = {f"ablation_tiny_{name}": ablation.Task(name, state) for name, state in tasks.items()}
+    monkeypatch.setattr(ablation, "_queue", lambda: (queue, 2))
     monkeypatch.setattr(ablation, "_facts_at", known.get)
     monkeypatch.setattr(ablation, "_references", lambda name: [])
     said: list[str] = []
@@ -256,7 +255,12 @@ def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monke
         f"dvc queue remove ablation_tiny_{n}" for n in ("kd", "dist")
     ]
     assert [line.split()[5] for line in said if "--queue" in line] == ["ablation_tiny_kd", "ablation_tiny_dist"]
-    assert ablation.waiting(settings)
+    start = "dvc queue start --jobs 2"
+    assert ablation.alive(settings, "2") and start not in said
+    monkeypatch.setattr(ablation, "_queue", lambda: (queue, 1))  # a worker died
+    assert ablation.alive(settings, "2") and said[-1] == start
+    monkeypatch.setattr(ablation, "_queue", lambda: ({"ablation_tiny_ls": queue["ablation_tiny_dist"]}, 0))
+    assert not ablation.alive(settings, "2") and said.count(start) == 1
 
 
 def test_every_command_of_the_summary_names_a_stage() -> None:

@@ -7,6 +7,7 @@ again it skips what is done and goes on with the rest; a cell counts as done as 
 those in params.yaml (code is not compared). Nothing here reads the holdout.
 """
 
+import itertools
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dermdistill.params import Model, Params
 
 FOLDER = Path("predictions/ablation")
 OPEN = ("Queued", "Running")
+ROUNDS = 15  # of looking for results, after which the queue is asked how it is
 
 
 def cells(settings: Params) -> dict[str, dict[str, Any]]:
@@ -96,9 +98,11 @@ def main(jobs: str = "1", seconds: str = "20") -> None:
     if missing():
         enqueue(settings, wanted)
         _call("dvc", "queue", "start", "--jobs", jobs)
-    while waiting(settings):
-        time.sleep(float(seconds))
+    for done in itertools.count(1):
         collect(settings, content)
+        if not missing() or (done % ROUNDS == 0 and not alive(settings, jobs)):
+            break
+        time.sleep(float(seconds))
     collect(settings, content)
     rank(settings)
     if left := missing():
@@ -106,18 +110,24 @@ def main(jobs: str = "1", seconds: str = "20") -> None:
         raise UserError(f"{len(left)} cells did not finish; `dvc queue logs NAME` says why, then run again ({names})")
 
 
-def waiting(settings: Params) -> bool:
-    """Whether a cell that is missing still waits or runs."""
-    tasks = _tasks()
-    return any(
-        _experiment(settings, cell) in tasks and tasks[_experiment(settings, cell)].state in OPEN for cell in missing()
-    )
+def alive(settings: Params, jobs: str) -> bool:
+    """Whether a missing cell still waits or runs; workers that died are replaced.
+
+    Workers read control messages from files and die of a half-written one, which any ``dvc queue`` command may be
+    writing: hence :data:`ROUNDS`, and new workers.
+    """
+    tasks, workers = _queue()
+    names = [_experiment(settings, cell) for cell in missing()]
+    left = [name for name in names if name in tasks and tasks[name].state in OPEN]
+    if workers < min(int(jobs), len(left)):
+        _call("dvc", "queue", "start", "--jobs", jobs)
+    return bool(left)
 
 
 def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
     """Put every missing cell that is not waiting or running in line; results of other parameters make room."""
     content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    tasks, ablation = _tasks(), settings.ablation
+    (tasks, _), ablation = _queue(), settings.ablation
     target = f"predict_student@student-{ablation.student}-{ablation.seed}"
     for cell in missing():
         name = _experiment(settings, cell)
@@ -195,10 +205,13 @@ class Task(NamedTuple):
     state: str
 
 
-def _tasks() -> dict[str, Task]:
-    """Experiment → what ``dvc queue status`` says of it."""
-    rows = [re.split(r"\s{2,}", line.strip()) for line in _call("dvc", "queue", "status").splitlines()]
-    return {row[1]: Task(row[0], row[-1]) for row in rows if len(row) >= 4 and row[0] != "Task"}
+def _queue() -> tuple[dict[str, Task], int]:
+    """Experiment → what ``dvc queue status`` says of it, and how many workers there are."""
+    said = _call("dvc", "queue", "status")
+    rows = [re.split(r"\s{2,}", line.strip()) for line in said.splitlines()]
+    workers = re.search(r"(\d+) active, (\d+) idle", said)
+    tasks = {row[1]: Task(row[0], row[-1]) for row in rows if len(row) >= 4 and row[0] != "Task"}
+    return tasks, sum(map(int, workers.groups())) if workers else 0
 
 
 def _call(*command: str) -> str:
