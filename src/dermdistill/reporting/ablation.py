@@ -69,7 +69,7 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
         gaps = {
             f"from_{role}": comparison.difference([drawn[name]], [drawn[other]], AUC, seed)
             for role, other in others.items()
-            if other in names
+            if other in names and other != name
         }
         found: dict[str, Any] = {"name": name, "metrics": figures}
         found |= {"fidelity": fidelity.measure(read[teacher], read[name], count, seed)} | gaps
