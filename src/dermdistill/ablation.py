@@ -132,8 +132,9 @@ def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
     for cell in missing():
         name = _experiment(settings, cell)
         if (task := tasks.get(name)) is not None:
-            same = _facts_at(task.revision) == expected(content, wanted[cell])
-            if task.state == "Running" or (task.state in OPEN and same):
+            if task.state == "Running":
+                continue
+            if task.state in OPEN and _facts_at(task.revision) == expected(content, wanted[cell]):
                 continue
             _call("dvc", "queue", "remove", name)
         if any(_references(name)):

@@ -18,7 +18,8 @@ from dermdistill.reporting import fragments, model_plots, plots
 from dermdistill.reporting.cells import bounds, number
 
 CELLS, METRICS, COSTS = "predictions/ablation", "metrics/ablation.json", "metrics/ablation_costs.json"
-TABLE, DOCUMENT, FIGURE = "docs/fragments/ablation.md", "docs/distillation.md", "plots/ablation.png"
+NAME, DOCUMENT, FIGURE = "ablation", "docs/distillation.md", "plots/ablation.png"
+TABLE = f"{fragments.FOLDER}/{NAME}.md"
 AUC = "melanoma ROC-AUC"
 
 
@@ -29,7 +30,7 @@ def build(root: str | Path, settings: Params, names: list[str]) -> None:
     write_json(root / METRICS, ranked)
     write_text(root / TABLE, tables(ranked))
     if (root / DOCUMENT).exists():
-        fragments.insert(root / DOCUMENT, "ablation", root / TABLE)
+        fragments.insert(root / DOCUMENT, NAME, root / TABLE)
     rows = [
         model_plots.Interval(row["name"], *(row["metrics"][AUC][k] for k in ("value", "low", "high")))
         for row in ranked["rows"]

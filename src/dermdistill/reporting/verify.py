@@ -8,7 +8,7 @@ and where it is wrong. The curve CSVs and figures are not checked: no number is 
 Run as ``python -m dermdistill.reporting.verify``; exit code 1 if anything differs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,29 +66,23 @@ def _check_calibration(
 def _check_ablation(root: Path, settings: Params) -> list[str]:
     if not (cells := ablation.names_ranked(root)):
         return []
+    documents = [ablation.DOCUMENT] if (root / ablation.DOCUMENT).exists() else []
     try:
         ranked = ablation.rank(root, settings, cells)
-        texts = {ablation.TABLE: _read_text(root / ablation.TABLE)}
-        if (root / ablation.DOCUMENT).exists():
-            texts[ablation.DOCUMENT] = fragments.split_at_markers(root / ablation.DOCUMENT, "ablation")[1]
+        lines = list(differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING))
+        return lines + list(_fragment_differences(root, ablation.NAME, ablation.tables(ranked), documents))
     except UserError as error:
         return [str(error)]
-    lines = list(differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING))
-    return lines + [
-        line for name, text in texts.items() for line in _text_differences(name, text, ablation.tables(ranked))
-    ]
 
 
 def _check_ladder(root: Path, settings: Params) -> list[str]:
     if not (root / ladder_tables.DOCUMENT).exists():
         return []
     try:
-        block = fragments.split_at_markers(root / ladder_tables.DOCUMENT, ladder_tables.NAME)[1]
-        texts = {ladder_tables.DOCUMENT: block, ladder_tables.TABLES: _read_text(root / ladder_tables.TABLES)}
-        again = ladder_tables.text(root, settings)
+        again, documents = ladder_tables.text(root, settings), [ladder_tables.DOCUMENT]
+        return list(_fragment_differences(root, ladder_tables.NAME, again, documents))
     except UserError as error:
         return [str(error)]
-    return [line for name, text in texts.items() for line in _text_differences(name, text, again)]
 
 
 def _check_metrics(
@@ -197,12 +191,8 @@ def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]
         again = results.load(root, settings)._replace(val=dict(val), holdout=dict(holdout))
         texts = fragments.texts(again)
         for fragment, text in texts.items():
-            written = f"{fragments.FOLDER}/{fragment}.md"
-            found += _text_differences(written, _read_text(root / written), text)
-        for document, names in fragments.DOCUMENTS.items():
-            for fragment in names:
-                _, block, _ = fragments.split_at_markers(root / document, fragment)
-                found += _text_differences(document, block, texts[fragment])
+            documents = [document for document, names in fragments.DOCUMENTS.items() if fragment in names]
+            found += _fragment_differences(root, fragment, text, documents)
     except UserError as error:
         found.append(str(error))
     return found
@@ -213,6 +203,14 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `dvc repro report` makes it") from None
+
+
+def _fragment_differences(root: Path, name: str, again: str, documents: Sequence[str]) -> Iterator[str]:
+    """The fragment's own file, and its place in each of ``documents``."""
+    written = f"{fragments.FOLDER}/{name}.md"
+    yield from _text_differences(written, _read_text(root / written), again)
+    for document in documents:
+        yield from _text_differences(document, fragments.split_at_markers(root / document, name)[1], again)
 
 
 def _text_differences(name: str, committed: str, recomputed: str) -> Iterator[str]:
