@@ -30,7 +30,7 @@ types: env
 	mypy
 
 unit: env
-	pytest
+	pytest --numprocesses 2 --dist loadgroup
 
 verify: env  ## recompute every number of the README from the committed predictions
 	python -m dermdistill.reporting.verify

@@ -35,6 +35,14 @@ settings.load_profile("small")
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need ``pipeline`` stay in one process, so that it runs once, while the others run in another."""
+    for item in items:
+        if "pipeline" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("pipeline"))
+
+
 def shrunk_params() -> dict[str, Any]:
     """The committed parameters, cut down until a training takes a second."""
     params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
