@@ -70,19 +70,20 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
     assert every == list(cells)
     folder = tmp_path / ablation.FOLDER
     folder.mkdir(parents=True)
-    for name in ("kd_T1_a0.5", "dist"):
+    for name in ("control", "kd_T1_a0.5", "dist"):
         (folder / f"{name}.csv").write_text("some predictions")
-    done = {name: ablation.expected(COMMITTED, cells[name]) for name in ("kd_T1_a0.5", "dist", "dkd")}  # dkd: no file
-    write_json(folder / "cells.json", done)
-    assert set(every) - set(ablation.missing(tmp_path)) == {"kd_T1_a0.5", "dist"}
+    kept = ("control", "kd_T1_a0.5", "dist", "dkd")  # of the last there is no file
+    write_json(folder / "cells.json", {name: ablation.expected(COMMITTED, cells[name]) for name in kept})
+    assert set(every) - set(ablation.missing(tmp_path)) == {"control", "kd_T1_a0.5", "dist"}
     for changes, left in (
-        ({"kd.methods.dist.beta": 2.0}, {"kd_T1_a0.5"}),
-        ({"kd.alpha": 0.3}, {"kd_T1_a0.5"}),  # the grid's cells have their own
-        ({"evaluate.bins": 5, "quantize.seed": 3}, {"kd_T1_a0.5", "dist"}),
-        ({"students.tiny.epochs": 3}, {"kd_T1_a0.5", "dist"}),  # cells have their own
+        ({"kd.methods.dist.beta": 2.0}, {"control", "kd_T1_a0.5"}),
+        ({"kd.alpha": 0.3}, {"control", "kd_T1_a0.5"}),  # the grid's cells have their own
+        ({"evaluate.bins": 5, "quantize.seed": 3}, {"control", "kd_T1_a0.5", "dist"}),
+        ({"students.tiny.epochs": 3}, {"control", "kd_T1_a0.5", "dist"}),  # cells have their own
         ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
-        ({"teachers.lite0.epochs": 1}, set()),
+        ({"teachers.lite0.epochs": 1}, {"control"}),  # who has no teacher
+        ({"kd.views": 5}, set()),
         ({"train.ema": 0.5}, set()),
         ({"audit.inliers": 12}, set()),  # other twins would be another split
     ):
@@ -160,6 +161,8 @@ def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: 
     assert "nothing | 1.03 M | 150 M" in lines[-3] and "`upscale: 1.5` | – | –" in lines[-2]
     document = (reported / ranking.DOCUMENT).read_text()
     assert document.startswith("Before.") and document.endswith("After.\n") and text.strip() in document
+    assert "Not run yet: `ls`, `dkd`, `at`, `feature`, `shallower`, `wider_head`." in text
+    assert f"{settings.ablation.epochs} epochs a cell" in text
     assert verify.verify(reported) == []
     write_text(reported / ranking.DOCUMENT, document.replace("150 M", "120 M"))
     assert any(line.startswith(f"{ranking.DOCUMENT}:line") for line in verify.verify(reported))

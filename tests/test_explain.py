@@ -37,13 +37,15 @@ def test_the_map_is_where_the_evidence_was_planted() -> None:
     assert not maps[1].any()  # nothing speaks for it: no map, and no division by zero
 
 
+LITE, CUT = "tf_efficientnet_lite0", Cut(stages=1, blocks=1, head=16)
+
+
 @pytest.mark.parametrize(
-    ("arch", "cut"),
-    [("tf_efficientnet_lite0", Cut(stages=1, blocks=1, head=16)), ("mobilenetv3_small_100", None)],
+    ("arch", "cut", "upscale"), [(LITE, CUT, 1.0), (LITE, CUT, 1.5), ("mobilenetv3_small_100", None, 1.0)]
 )
-def test_any_network_has_maps_and_features(arch: str, cut: Cut | None) -> None:
+def test_any_network_has_maps_and_features(arch: str, cut: Cut | None, upscale: float) -> None:
     torch.manual_seed(0)
-    model = models.build(Model(arch=arch, cut=cut, **SPEC))[0].eval()
+    model = models.build(Model(arch=arch, cut=cut, **SPEC | {"upscale": upscale}))[0].eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
     maps = explain.grad_cam(model, images, target=1)
     assert maps.shape == (3, 64, 96) and np.isfinite(maps).all() and maps.max() <= 1 + 1e-6

@@ -37,7 +37,8 @@ def test_fidelity_needs_the_same_images() -> None:
 
 
 def figures_of(auc: float) -> dict[str, dict[str, float]]:
-    return {"melanoma": {"roc_auc": auc}, "diagnosis": {"macro_f1": auc - 0.2}}
+    raw = {"melanoma_roc_auc": auc - 0.1, "diagnosis_macro_f1": auc - 0.3}
+    return {"melanoma": {"roc_auc": auc}, "diagnosis": {"macro_f1": auc - 0.2}, "raw": raw}
 
 
 def test_the_summary_adds_the_mean_over_seeds() -> None:
@@ -45,7 +46,7 @@ def test_the_summary_adds_the_mean_over_seeds() -> None:
     found = tables.summary(val, val)
     assert list(found) == [*val, "student_b"]
     assert found["student_b"]["holdout"] == {"melanoma_roc_auc": 0.75, "macro_f1": 0.55}
-    assert found["student_b_s1"]["val"]["melanoma_roc_auc"] == 0.7
+    assert found["student_b_s1"]["val"]["melanoma_roc_auc"] == 0.6, "raw where calibration was fitted"
 
 
 def test_the_readme_shows_seeds_only_when_there_are_several() -> None:
@@ -53,9 +54,11 @@ def test_the_readme_shows_seeds_only_when_there_are_several() -> None:
         row = {"seeds": seeds, "mean": 0.9, "sd": 0.01, "low": 0.87, "high": 0.93}
         return dict.fromkeys(comparisons.METRICS, row)
 
-    assert fragments._seeds({"families": {"student_b": family(1)}}) == []
-    lines = fragments._seeds({"families": {"teacher_a": family(1), "student_b": family(3)}})
+    close = {f"student_b_s{seed}": {"holdout": {"agreement": 0.9, "kl": kl}} for seed, kl in enumerate((0.1, 0.2, 0.6))}
+    assert fragments._seeds({"families": {"student_b": family(1)}, "fidelity": close}) == []
+    lines = fragments._seeds({"families": {"teacher_a": family(1), "student_b": family(3)}, "fidelity": close})
     assert sum("`student_b` | 3 | 0.900 ± 0.010 [0.870, 0.930]" in line for line in lines) == 1
+    assert any(line.endswith("| 0.900 | 0.300 |") for line in lines)
     assert not any("teacher_a" in line for line in lines)
     cells = {line.count("|") for line in lines if line.startswith("|")}
     assert len(cells) == 1
@@ -66,14 +69,16 @@ def test_with_several_seeds_the_verdicts_are_those_of_the_means() -> None:
     name, teacher = settings.ship.student, settings.teacher_id
     student, control, int8 = f"student_{name}", f"control_{name}", f"int8_{name}"
     gap = {"difference": 0.02, "low": 0.01, "high": 0.03}
+    pairs = [pair for pair in comparisons.pairs(settings, []) if pair[0].startswith(("student", "int8"))]
     compared = {
         "pairs": [
             {"a": a, "b": b, "seeds": [3, 1 if b == teacher else 3], "metrics": {"melanoma.roc_auc": gap}}
-            for a, b in ((student, control), (student, teacher), (int8, student), (int8, teacher))
+            for a, b in pairs
         ]
     }
-    found = results._over_seeds(compared, settings)
-    assert [(one.first, one.second) for one in found] == [
+    found = results.verdicts(compared, settings)
+    assert len(found) == 3 * len(settings.run.students), "no student is passed over, whatever came out"
+    assert [(one.first, one.second) for one in found[:3]] == [
         (f"{student} (3 seeds)", f"{control} (3 seeds)"),
         (f"{student} (3 seeds)", teacher),
         (f"{int8} (3 seeds)", f"{student} (3 seeds)"),

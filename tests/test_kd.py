@@ -1,18 +1,21 @@
 """The methods of distillation against values worked out by hand, and what each promises; each trains a student."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from conftest import REPOSITORY, SMALL, change_params
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dermdistill import params
+from dermdistill.blocks import Method
 from dermdistill.classes import MELANOMA
 from dermdistill.errors import UserError
 from dermdistill.learning import features, kd, models
@@ -264,8 +267,16 @@ def test_of_two_classes_only_their_two_probabilities_are_compared() -> None:
     assert seven(student, labels, images)["kd_loss"].item() != pytest.approx(found.item(), rel=1e-2)
 
 
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_readme_s_flags_choose_every_method_with_the_committed_parameters(method: str) -> None:
+    """README and docs/distillation.md: ``-S kd.method=…``, for methods of features ``-S kd.views=0`` too."""
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    content["kd"] |= {"method": method} | ({"views": 0} if method in ("at", "feature") else {})
+    assert params.check(content, "params.yaml").kd.method == method
+
+
 def test_every_method_trains_a_student_of_its_own(project: Path) -> None:
-    """``-S kd.method=…`` alone is enough; the saved student carries nothing but itself."""
+    """With teachers in the loop ``-S kd.method=…`` alone is enough; the saved student carries nothing but itself."""
     change_params(project, {"students.smaller.epochs": 1, "teachers.small.epochs": 1})
     train_teacher.main("small")
     soften.main("small")

@@ -15,6 +15,7 @@ from test_verify import edit, pristine, project  # noqa: F401  (fixtures)
 
 from dermdistill import params
 from dermdistill.errors import UserError
+from dermdistill.evaluation import uncertainty
 from dermdistill.files import read_json
 from dermdistill.reporting import (
     cases,
@@ -164,8 +165,9 @@ def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> N
     columns = [name for name in table if str(name).startswith("p_")]
     table[columns] = np.random.default_rng(0).permutation(table[columns].to_numpy())
     table.to_csv(path, index=False)
-    found = results.compare(project, params.load(project / "params.yaml"))
-    assert "student_tiny_s0 is better than control_tiny_s0" in tables.verdict(found[0])
+    settings = params.load(project / "params.yaml")
+    found = results.verdicts(comparisons.compare_models(project, settings), settings)
+    assert "student_tiny is better than control_tiny" in tables.verdict(found[0])
 
 
 @pytest.mark.parametrize(
@@ -210,10 +212,14 @@ def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) ->
         found = pair["metrics"]["melanoma.roc_auc"]
         tie = found["low"] <= 0 <= found["high"]
         assert row[2].value == ("a tie" if tie else "A is better" if found["difference"] > 0 else "A is worse")
-    pair = next(pair for pair in compared["pairs"] if (pair["a"], pair["b"]) == ("student_tiny", "control_tiny"))
-    sentence = results.compare(pristine, params.load(pristine / "params.yaml"))[0]
-    assert pair["metrics"]["melanoma.roc_auc"]["difference"] == pytest.approx(sentence.difference, abs=1e-6)
-    assert pair["metrics"]["melanoma.roc_auc"]["low"] == pytest.approx(sentence.low, abs=1e-6)
+    settings = params.load(pristine / "params.yaml")
+    judged = cases.judge(pristine, cases.roles(settings))
+    sides = judged["student"], judged["control"]
+    a, b = (uncertainty.roc_auc(side.known.melanoma, side.p_melanoma) for side in sides)
+    numbers = settings.evaluate.bootstrap, settings.evaluate.seed
+    wanted = uncertainty.paired_difference(b, a, sides[0].known.lesion_id, *numbers)  # a minus b
+    found = results.verdicts(compared, settings)[0]
+    assert (found.difference, found.low, found.high) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_sections_are_complete(pristine: Path) -> None:  # noqa: F811

@@ -39,7 +39,9 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
         for a in wanted.alphas
     }
     in_the_loop = {"kd.views": 0, "kd.flips": False}  # methods of features need the teacher there
-    others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in wanted.methods}
+    beside = [settings.kd.method] if wanted.shapes else []  # what shapes are compared with
+    methods = dict.fromkeys([*wanted.methods, *beside])
+    others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in methods}
     block = f"students.{wanted.student}"
     shapes = {
         name: {f"{block}.{field}": value for field, value in changes.items()} for name, changes in wanted.shapes.items()
@@ -48,13 +50,17 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
 
 
 def facts(settings: Params) -> dict[str, Any]:
-    """All parameters that the ablated student's weights depend on."""
+    """All parameters that the ablated student's weights depend on; those of teachers only if it learns from them."""
     kd = settings.kd
-    return {
+    learns = kd.alpha > 0 or kd.method in ("at", "feature")  # whose term has a weight of its own
+    taught = {
         "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta},
+        "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
+    }
+    return {
+        **(taught if learns else {"kd": {"alpha": 0.0, "views": kd.views}}),
         "student": settings.student(settings.ablation.student).model_dump(),
         "seed": settings.ablation.seed,
-        "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
         **settings.model_dump(include={"train", "data", "audit", "split"}),
     }
 

@@ -33,7 +33,7 @@ Lock.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+e[-+]
 class Row(NamedTuple):
     model: str
     state: str  # complete, outdated or missing
-    auc: float | None  # melanoma AUC on val
+    auc: float | None  # melanoma AUC on val, raw: calibration was fitted there
     command: str  # what completes it
 
 
@@ -52,7 +52,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
         )
         stale = any(_changed(ran.get(stage, {}), content) for stage in made)
         state = "missing" if not complete else "outdated" if stale else "complete"
-        auc = read_json(path)["melanoma"]["roc_auc"] if path.exists() else None
+        auc = read_json(path)["raw"]["melanoma_roc_auc"] if path.exists() else None
         found.append(Row(model, state, auc, f"dvc repro {last}"))
     return found
 

@@ -3,7 +3,8 @@
 Every model meets the same resamples of lesions, so each is drawn once and any pair is a subtraction. A *family* is
 one network trained with several seeds. Its figure is the mean over seeds, and its resamples draw lesions and,
 independently, seeds with replacement (the crossed bootstrap: Owen, Ann. Appl. Stat. 1:386, 2007): the interval holds
-for another set of lesions *and* another training. Two families trained with the same seeds share the draws of seeds,
+for another set of lesions *and* another training (initial weights, order of images; the teachers stay the same, and
+so do the views that share their stored answers). Two families trained with the same seeds share the draws of seeds,
 since seed by seed they share initial weights and order of images. With one seed it is the plain lesion bootstrap and
 says nothing about another training; with three it still understates it, so the standard deviation belongs beside it.
 

@@ -3,6 +3,9 @@
 Fidelity is not accuracy: a student may agree little and be better, or copy the teacher's mistakes. Read beside the
 student's own control it tells whether distillation moved the student towards the teacher at all (Stanton et al. (2021),
 arXiv:2106.05945).
+
+The teacher is the one that is judged. Where that is with mirror images (``predict.flips``) and it taught without
+(``kd.flips``), a perfect copy of what was taught would not reach a KL of 0.
 """
 
 from typing import Any

@@ -5,8 +5,9 @@ corruption drop is the clean figure minus the mean over all cells, with a lesion
 meet the same resamples. ``moved`` tells how many images changed their probabilities by more than rounding: a cell that
 moves little says nothing about robustness.
 
-Calibration and threshold are the ones fitted on clean val, as on a phone. Deliberately absent: retraining on corrupted
-images.
+Calibration and threshold are the ones fitted on clean val, as on a phone. Those of a teacher who is judged with mirror
+images (``predict.flips``) were fitted to such means, while it is asked once here: compare its drops with the students',
+not its levels. Deliberately absent: retraining on corrupted images.
 """
 
 from collections.abc import Callable

@@ -78,8 +78,10 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
             found |= {"shape": shapes.get(name, {}), "cost": costs.get(name)}
         return found
 
-    found: dict[str, Any] = rounded({"best": best, "cells": names, "rows": [row(name) for name in order]})
-    return found
+    left = [name for name in (*settings.ablation.methods, *shapes) if name not in names]
+    shared = {"epochs": settings.ablation.epochs, "temperature": settings.kd.temperature, "alpha": settings.kd.alpha}
+    found: dict[str, Any] = {"best": best, "cells": names, "left": left, "shared": shared}
+    return found | {"rows": rounded([row(name) for name in order])}
 
 
 def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
@@ -94,11 +96,15 @@ def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
 
 def tables(ranked: dict[str, Any]) -> str:
     """Markdown: the ways to distil, the best first and in bold, then the student as it is and its other shapes."""
+    shared = ranked["shared"]
     note = (
-        "Raw probabilities on val, one seed a cell; intervals resample lesions, differences are paired. "
-        "A difference whose interval holds 0 is a tie."
+        f"Raw probabilities on val, one seed and {shared['epochs']} epochs a cell; T = {shared['temperature']:g} and "
+        f"α = {shared['alpha']:g} where the name does not tell. Intervals resample lesions, differences are paired. A "
+        "difference whose interval holds 0 is a tie. KL to the teacher as it is judged, which may be with mirror "
+        "images it did not teach with."
     )
-    return "\n".join([*_methods(ranked), "", note, "", *_shapes(ranked)])
+    left = [f"Not run yet: {', '.join(f'`{name}`' for name in ranked['left'])}."] if ranked["left"] else []
+    return "\n".join([*_methods(ranked), "", note, "", *_shapes(ranked), *left])
 
 
 def _methods(ranked: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """The metrics files of a run, read by model id: what every table, figure and sentence of the report starts from.
 
 Never by listing a folder, so that a file left over from an earlier run cannot slip in. Deliberately absent: any number
-of its own but the paired differences, which ``verify`` recomputes from the predictions too.
+of its own.
 """
 
 from pathlib import Path
@@ -11,10 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dermdistill.errors import UserError
-from dermdistill.evaluation import uncertainty
 from dermdistill.files import read_json
 from dermdistill.params import Params
-from dermdistill.reporting import cases, comparisons
+from dermdistill.reporting import comparisons
 from dermdistill.reporting.tables import Comparison
 
 
@@ -59,35 +58,22 @@ def load(root: str | Path, settings: Params) -> Results:
     compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
     tried = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
     robustness = dict(zip([settings.teacher_id, *list(tried)[1:]], tried.values(), strict=True))  # an ensemble of one
-    return Results(settings, val, holdout, calibrate, compare(root, settings), compared, maps, robustness)
+    return Results(settings, val, holdout, calibrate, verdicts(compared, settings), compared, maps, robustness)
 
 
-def compare(root: str | Path, settings: Params) -> list[Comparison]:
-    """Student against control, student against teacher, INT8 against student: melanoma AUC on the holdout.
+def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
+    """Of every student, the one that ships first: against its control, its teacher, and its INT8 against it.
 
-    Of the models of the seed that ships, or with several seeds of their means.
+    Melanoma AUC on the holdout, of means over seeds where there are several. A pair whose difference is undefined is
+    left out.
     """
-    if len(settings.run.seeds) > 1:
-        return _over_seeds(read_json(Path(root) / "metrics/compare/models.json"), settings)
-    judged = cases.judge(root, cases.roles(settings))
-    count, seed = settings.evaluate.bootstrap, settings.evaluate.seed
+    pairs = {(pair["a"], pair["b"]): pair for pair in compared["pairs"]}
     found = []
-    for first, second in (("student", "control"), ("student", "teacher"), ("int8", "student")):
-        a, b = judged[first], judged[second]
-        area_a, area_b = (uncertainty.roc_auc(one.known.melanoma, one.p_melanoma) for one in (a, b))
-        difference = uncertainty.paired_difference(area_b, area_a, a.known.lesion_id, count, seed)  # a minus b
-        if difference is not None:  # without any melanoma there is nothing to compare
-            found.append(Comparison(a.model, b.model, *difference))
-    return found
-
-
-def _over_seeds(compared: dict[str, Any], settings: Params) -> list[Comparison]:
-    student, control, int8 = (f"{kind}_{settings.ship.student}" for kind in ("student", "control", "int8"))
-    found = []
-    for wanted in ((student, control), (student, settings.teacher_id), (int8, student)):
-        pair = next(pair for pair in compared["pairs"] if (pair["a"], pair["b"]) == wanted)
-        names = [f"{name} ({n} seeds)" if n > 1 else name for name, n in zip(wanted, pair["seeds"], strict=True)]
-        gap = pair["metrics"]["melanoma.roc_auc"]
-        if gap["difference"] is not None:
-            found.append(Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"]))
+    for name in sorted(settings.run.students, key=lambda name: name != settings.ship.student):
+        student = f"student_{name}"
+        for wanted in ((student, f"control_{name}"), (student, settings.teacher_id), (f"int8_{name}", student)):
+            pair, gap = pairs[wanted], pairs[wanted]["metrics"]["melanoma.roc_auc"]
+            names = [f"{one} ({n} seeds)" if n > 1 else one for one, n in zip(wanted, pair["seeds"], strict=True)]
+            if gap["difference"] is not None:
+                found.append(Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"]))
     return found

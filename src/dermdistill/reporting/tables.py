@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
 from dermdistill.reporting.comparisons import families
 
-SUMMARY = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
+SUMMARY = {
+    "val": {"melanoma_roc_auc": "raw.melanoma_roc_auc", "macro_f1": "raw.diagnosis_macro_f1"},
+    "holdout": {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"},
+}
 POINT = "operating_points.sensitivity"  # the operating point that ships
 
 
@@ -33,13 +36,14 @@ class Comparison(NamedTuple):
 def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
     """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there.
 
-    A network trained with several seeds has a row of means besides.
+    Those on val are of raw probabilities, since calibration was fitted on val. A network trained with several seeds has
+    a row of means besides.
     """
     parts = {"val": val, "holdout": holdout}
     several = {name: members for name, members in families(list(val)).items() if len(members) > 1}
     return {
         model: {
-            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY.items()}
+            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY[part].items()}
             for part, metrics in parts.items()
         }
         for model, members in ({model: [model] for model in val} | several).items()

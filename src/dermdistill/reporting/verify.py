@@ -245,7 +245,7 @@ def main() -> None:
         print(line)
     if found:
         raise UserError(f"{len(found)} published numbers or files differ; run `dvc repro` and commit what changes")
-    print("every published number follows from the committed predictions")
+    print("every number in the tables of README and model card follows from the committed predictions")
 
 
 if __name__ == "__main__":
