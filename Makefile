@@ -20,7 +20,7 @@ $(BIN)/.complete: pyproject.toml constraints.txt
 demo: env  ## the whole pipeline on the embedded data set, in its own folder (minutes)
 	python -m dermdistill.demo demo
 
-test: lint types unit verify  ## lint, types, tests, and every published number recomputed
+test: lint types unit verify  ## lint, types, tests, and the published tables recomputed
 
 lint: env
 	ruff check .
@@ -32,7 +32,7 @@ types: env
 unit: env
 	pytest --numprocesses 2 --dist loadgroup
 
-verify: env  ## recompute every number of the README from the committed predictions
+verify: env  ## recompute the tables of README and model card from the committed predictions
 	python -m dermdistill.reporting.verify
 
 data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download the originals

@@ -84,6 +84,8 @@ def test_with_several_seeds_the_verdicts_are_those_of_the_means() -> None:
         (f"{int8} (3 seeds)", f"{student} (3 seeds)"),
     ]
     assert "better" in tables.verdict(found[0])
+    with pytest.raises(UserError, match=rf"lacks {student} against {control}; run `dvc repro compare`"):
+        results.verdicts({"pairs": compared["pairs"][1:]}, settings)
 
 
 def test_every_small_model_has_a_row_of_fidelity() -> None:

@@ -66,13 +66,20 @@ def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
 
     Melanoma AUC on the holdout, of means over seeds where there are several. A pair whose difference is undefined is
     left out.
+
+    Raises:
+        UserError: a pair has not been compared, because the student is new in ``run.students``.
     """
     pairs = {(pair["a"], pair["b"]): pair for pair in compared["pairs"]}
     found = []
     for name in sorted(settings.run.students, key=lambda name: name != settings.ship.student):
         student = f"student_{name}"
         for wanted in ((student, f"control_{name}"), (student, settings.teacher_id), (f"int8_{name}", student)):
-            pair, gap = pairs[wanted], pairs[wanted]["metrics"]["melanoma.roc_auc"]
+            if (pair := pairs.get(wanted)) is None:
+                raise UserError(
+                    f"metrics/compare/models.json lacks {' against '.join(wanted)}; run `dvc repro compare`"
+                )
+            gap = pair["metrics"]["melanoma.roc_auc"]
             names = [f"{one} ({n} seeds)" if n > 1 else one for one, n in zip(wanted, pair["seeds"], strict=True)]
             if gap["difference"] is not None:
                 found.append(Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"]))

@@ -1,4 +1,4 @@
-"""Recompute every published number from the committed predictions, and name each that differs.
+"""Recompute the tables of README and model card from the committed predictions, and name what differs.
 
 For a reader who does not trust the tables: no model, no image and no raw data is needed, only what is in
 git (predictions, splits, traits, calibration). Metrics are recomputed with the *committed* calibration; the
