@@ -49,9 +49,13 @@ def shrunk_params() -> dict[str, Any]:
     params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
-    params["teachers"] = {"small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "seed": 0}}
+    params["teachers"] = {
+        "small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best", "seed": 0}
+    }
     cut = {"stages": 1, "blocks": 0, "head": 8}
-    params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0}}
+    params["students"] = {
+        "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}
+    }
     params["kd"] |= {"teachers": ["small"], "views": 0}
     params["ship"]["student"], params["predict"]["flips"] = "smaller", False
     params["ablation"]["student"] = "smaller"

@@ -25,7 +25,15 @@ def small_classifier(seed: int = 0, upscale: float = 1.0) -> models.Classifier:
     torch.manual_seed(seed)
     cut = Cut(stages=1, blocks=1, head=16)
     spec = Model(
-        arch="tf_efficientnet_lite0", weights="none", cut=cut, epochs=1, lr=1.0, upscale=upscale, dropout=0.0, mixup=0.0
+        arch="tf_efficientnet_lite0",
+        weights="none",
+        cut=cut,
+        epochs=1,
+        lr=1.0,
+        upscale=upscale,
+        dropout=0.0,
+        mixup=0.0,
+        keep="best",
     )
     model, _ = models.build(spec)
     with torch.no_grad():

@@ -72,6 +72,7 @@ def test_the_laboratory_runner_is_the_uncalibrated_model(tmp_path: Path) -> None
         upscale=1.0,
         dropout=0.0,
         mixup=0.0,
+        keep="best",
     )
     models.save(tmp_path, small_classifier(), models.build(spec)[1])
     with torch.inference_mode():

@@ -142,7 +142,7 @@ def test_other_imagenet_weights_without_a_network_name_the_choices(tmp_path: Pat
     code = (
         "from dermdistill.learning import models; from dermdistill.params import Model; "
         "from dermdistill.errors import run; run(lambda: models.build(Model(arch='resnet18', weights='imagenet', "
-        "cut=None, epochs=1, lr=1.0, upscale=1.0, dropout=0.0, mixup=0.0)))"
+        "cut=None, epochs=1, lr=1.0, upscale=1.0, dropout=0.0, mixup=0.0, keep='best')))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment() | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},

@@ -26,7 +26,7 @@ def all_figures() -> dict[str, Figure]:
     bins = pd.DataFrame({"confidence": [0.1, 0.5], "frequency": [0.2, 0.5], "count": [90, 10]})
     grid = pd.DataFrame({"threshold": x, "sensitivity": 1 - x, "specificity": x, "f1": x * (1 - x)})
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [1.0, 0.5], "val_loss": [1.0, 0.5]})
-    history = history.assign(val_melanoma_auc=[0.7, 0.8], val_balanced_accuracy=[0.4, 0.5])
+    history = history.assign(val_melanoma_auc=[0.7, 0.8], val_balanced_accuracy=[0.4, 0.5], kept=[1, 0])
     calls = errors.per_class_change(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 0]))
     change = pd.concat([calls.assign(model_a="teacher_a", model_b=name) for name in ("student_b_s0", "int8_b_s0")])
     gap = np.where(np.arange(7) == 5, np.nan, np.eye(7))

@@ -1,4 +1,4 @@
-"""The loop: the same bits every time, killed or not; the best epoch is kept; the holdout is never looked at."""
+"""The loop: the same bits every time, killed or not; which epoch is kept; the holdout is never looked at."""
 
 import os
 import shutil
@@ -42,11 +42,11 @@ def teacher() -> bytes:
     return weights(TEACHER)
 
 
-def student() -> bytes:
+def student(seed: str = "0") -> bytes:
     soften.main("small")
     ensemble.main()
-    distill.main("smaller", "0")
-    return weights(STUDENT)
+    distill.main("smaller", seed)
+    return weights(STUDENT.with_name(f"student_smaller_s{seed}"))
 
 
 @pytest.fixture
@@ -365,10 +365,16 @@ def job(path: Path, **changes: object) -> training.Job:
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"), [([0.6, 0.9, 0.7, 0.8], 1), ([0.5, 0.6, 0.7, 0.8], 3), ([0.9, 0.9, 0.1, 0.2], 0)]
+    ("keep", "scores", "kept"),
+    [
+        ("best", [0.6, 0.9, 0.7, 0.8], 1),
+        ("best", [0.5, 0.6, 0.7, 0.8], 3),
+        ("best", [0.9, 0.9, 0.1, 0.2], 0),
+        ("last", [0.6, 0.9, 0.7, 0.8], 3),
+    ],
 )
-def test_the_weights_of_the_best_epoch_are_returned(
-    project: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], best: int
+def test_the_weights_of_the_best_or_the_last_epoch_are_returned(
+    project: Path, monkeypatch: pytest.MonkeyPatch, keep: str, scores: list[float], kept: int
 ) -> None:
     """Ties go to the earlier epoch."""
     seen: list[dict[str, torch.Tensor]] = []
@@ -379,14 +385,14 @@ def test_the_weights_of_the_best_epoch_are_returned(
 
     monkeypatch.setattr(training, "_validate", validate)
     training.deterministic(0)
-    work = job(project, epochs=4)
+    work = job(project, epochs=4, keep=keep)
     told: list[int] = []
     model, history = training.fit(
         models.build(work.model)[0], losses.cross_entropy(torch.ones(7)), work, lambda row, epoch: told.append(epoch)
     )
     assert [row["val_melanoma_auc"] for row in history] == scores and told == [1, 2, 3, 4]
     same = [all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) for state in seen]
-    assert same == [i == best for i in range(4)] and not model.training
+    assert same == [row["kept"] for row in history] == [i == kept for i in range(4)] and not model.training
 
 
 def test_the_average_follows_the_model_by_hand() -> None:

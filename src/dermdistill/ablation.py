@@ -51,15 +51,16 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
 
 def facts(settings: Params) -> dict[str, Any]:
     """All parameters that the ablated student's weights depend on; those of teachers only if it learns from them."""
-    kd = settings.kd
+    kd, student = settings.kd, settings.student(settings.ablation.student)
+    shown = {"views": min(kd.views, student.epochs)}  # how many more are stored changes nothing
     learns = kd.alpha > 0 or kd.method in ("at", "feature")  # whose term has a weight of its own
     taught = {
-        "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta},
+        "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta} | shown,
         "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
     }
     return {
-        **(taught if learns else {"kd": {"alpha": 0.0, "views": kd.views}}),
-        "student": settings.student(settings.ablation.student).model_dump(),
+        **(taught if learns else {"kd": {"alpha": 0.0} | shown}),
+        "student": student.model_dump(),
         "seed": settings.ablation.seed,
         **settings.model_dump(include={"train", "data", "audit", "split"}),
     }

@@ -137,6 +137,7 @@ class Model(Block):
     upscale: Annotated[float, Field(ge=1, le=4)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
+    keep: Literal["best", "last"]
 
     @field_validator("weights")
     @classmethod

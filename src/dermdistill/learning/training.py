@@ -1,9 +1,9 @@
 """The one training loop, for teachers, students and controls alike.
 
-AdamW with warm-up and cosine decay, class-weighted loss, a moving average of the weights; the epoch
-whose average has the best melanoma AUC on val is kept. Everything random is a function of (seed,
-epoch, image), and a checkpoint closes every epoch: killed and started again, a training ends with
-the same bits as one never killed.
+AdamW with warm-up and cosine decay, class-weighted loss, a moving average of the weights; kept is the
+average at the last epoch or at the one with the best melanoma AUC on val (``keep``). Everything random
+is a function of (seed, epoch, image), and a checkpoint closes every epoch: killed and started again, a
+training ends with the same bits as one never killed.
 Several processes share each batch; see ``devices``.
 Deliberately absent: callbacks.
 """
@@ -51,11 +51,12 @@ class Job:
     settings: Train
     seed: int
     checkpoint: Path
-    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to K stored views of the training images
+    views: int = 0  # show K stored views of the training images again and again; 0: new ones in every epoch
+    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to these views
 
     def view(self, epoch: int) -> tuple[int, int]:
-        """(seed, epoch) of the views to show: new ones in every epoch, unless a teacher's answers are stored."""
-        return (self.seed, epoch) if self.targets is None else (STORED, epoch % len(self.targets))
+        """(seed, epoch) of the views to show; the stored ones are the same for any seed."""
+        return (STORED, epoch % self.views) if self.views else (self.seed, epoch)
 
 
 def deterministic(seed: int) -> None:
@@ -84,7 +85,7 @@ def _keep_freed_memory() -> None:
 
 
 def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, History]:
-    """Train ``model`` in place; return it with the weights of its best epoch on val, and the history.
+    """Train ``model`` in place; return it with the weights of the epoch ``keep`` names, and the history.
 
     ``log(row, epoch)`` is told each finished epoch, those of a resumed training too. Of several
     processes only the first returns.
@@ -98,7 +99,7 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
     fused = job.settings.devices.precision != "16-mixed"  # clipping needs the gradients unscaled before the step
     optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=fused)
     average = copy.deepcopy(model)
-    state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "best": None, "best_score": -1.0}
+    state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "kept": {}, "kept_epoch": 0}
     if state["epoch"]:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
@@ -115,19 +116,19 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
         torch.manual_seed(_mix(job.seed, epoch) + devices.rank())  # dropout and drop-path
         trained = _train_epoch(fabric, network, average, loss, stepper, job, epoch)
         row = {"epoch": epoch + 1.0} | trained | _validate(fabric, average, job)
+        before, score = [old["val_melanoma_auc"] for old in state["history"]], row["val_melanoma_auc"]
         state["history"].append(row)
-        score = row["val_melanoma_auc"]
-        if state["best"] is None or score > state["best_score"]:
-            state |= {"best": {k: v.clone() for k, v in average.state_dict().items()}, "best_score": score}
+        if job.model.keep == "last" or score > max(before, default=-1.0):
+            state |= {"kept": {k: v.clone() for k, v in average.state_dict().items()}, "kept_epoch": epoch + 1}
         state |= {"epoch": epoch + 1, "model": model.state_dict(), "average": average.state_dict()}
         state |= {"optimizer": optimizer.state_dict(), "precision": fabric.strategy.precision.state_dict()}
         if fabric.is_global_zero:
             checkpoint.write(job.checkpoint, state)
             log(row, epoch + 1)
-            tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}, best {state['best_score']:.4f}")
+            tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}; keeping {state['kept_epoch']}")
     devices.end()
-    model.load_state_dict(state["best"])
-    return model.cpu().eval(), state["history"]
+    model.load_state_dict(state["kept"])
+    return model.cpu().eval(), [row | {"kept": float(row["epoch"] == state["kept_epoch"])} for row in state["history"]]
 
 
 def _train_epoch(
@@ -149,7 +150,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         images, labels = _views(job, picked, epoch, step, fabric.device)
-        asked = images if job.targets is None else devices.share(job.targets[epoch % len(job.targets)][picked])
+        asked = images if job.targets is None else devices.share(job.targets[epoch % job.views][picked])
         terms = loss(model(images), labels, asked.to(fabric.device))
         value = terms["loss"].item()
         if not math.isfinite(value):
@@ -222,9 +223,7 @@ def _validate(fabric: Fabric, model: Classifier, job: Job) -> dict[str, float]:
         )
     melanoma = labels == MELANOMA
     if melanoma.all() or not melanoma.any():
-        raise UserError(
-            "val needs both melanoma and other images to choose the best epoch; give split.val a larger share"
-        )
+        raise UserError("val needs both melanoma and other images for its AUC; give split.val a larger share")
     return {
         "val_loss": F.cross_entropy(logits, torch.from_numpy(labels)).item(),
         "val_melanoma_auc": float(roc_auc_score(melanoma, logits.softmax(1)[:, MELANOMA].numpy())),

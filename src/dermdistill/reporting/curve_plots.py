@@ -34,7 +34,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def training_curve(history: pd.DataFrame, model: str) -> Figure:
-    """One training: both losses, both scores on val, the best epoch; columns as in ``plots/training``."""
+    """One training: both losses, both scores on val, the epoch kept; columns as in ``plots/training``."""
     figure = plots.new(5.8)
     axes = figure.subplots(2, 1, sharex=True)
     for column, shade, dash in (("train_loss", plots.GREY, "--"), ("val_loss", plots.BLUE, "-")):
@@ -42,9 +42,9 @@ def training_curve(history: pd.DataFrame, model: str) -> Figure:
     scores = {"val_melanoma_auc": (plots.ORANGE, "-"), "val_balanced_accuracy": (plots.GREEN, "-.")}
     for column, (shade, dash) in scores.items():
         axes[1].plot(history["epoch"], history[column], color=shade, linestyle=dash, label=column[4:].replace("_", " "))
-    best = int(history["epoch"].to_numpy()[history["val_melanoma_auc"].to_numpy().argmax()])
+    [kept] = history["epoch"][history["kept"] == 1]
     for shown in axes:
-        shown.axvline(best, color="#3A3A3A", linewidth=0.8, linestyle=":")
+        shown.axvline(kept, color="#3A3A3A", linewidth=0.8, linestyle=":")
         shown.legend()
     axes[0].set(title=f"{model} (dotted: the epoch kept)", ylabel="loss")
     axes[1].set(ylabel="score on validation", xlabel="epoch")
