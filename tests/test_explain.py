@@ -11,7 +11,7 @@ from dermdistill.learning.augment import to_float
 from dermdistill.params import Cut, Model
 from dermdistill.reporting import explain_panels
 
-SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "upscale": 1.0, "dropout": 0.1, "mixup": 0.0}
+SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "upscale": 1.0, "dropout": 0.1, "mixup": 0.0, "keep": "best"}
 
 
 class Brightness(nn.Module):

@@ -29,7 +29,7 @@ from dermdistill.params import Cut, Model
 
 
 def spec(**changes: object) -> Model:
-    return Model(**(SMALL | {"epochs": 1, "lr": 1e-3, "dropout": 0.0, "mixup": 0.0} | changes))
+    return Model(**(SMALL | {"epochs": 1, "lr": 1e-3, "dropout": 0.0, "mixup": 0.0, "keep": "best"} | changes))
 
 
 def images(n: int = 3, height: int = 32, width: int = 48) -> Tensor:
