@@ -24,17 +24,7 @@ def main(name: str, seed: str) -> None:
 
     inputs = chosen.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
     model_id = f"student_{name}_s{seed}"
-    jobs.train(
-        model_id,
-        "models/students",
-        spec,
-        settings.train,
-        int(seed),
-        make_loss,
-        *inputs,
-        views=chosen.views,
-        targets=targets,
-    )
+    jobs.train(model_id, "models/students", spec, settings.train, int(seed), make_loss, *inputs, targets=targets)
 
 
 if __name__ == "__main__":

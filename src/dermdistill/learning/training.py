@@ -51,12 +51,11 @@ class Job:
     settings: Train
     seed: int
     checkpoint: Path
-    views: int = 0  # show K stored views of the training images again and again; 0: new ones in every epoch
-    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to these views
+    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to K stored views of the training images
 
     def view(self, epoch: int) -> tuple[int, int]:
-        """(seed, epoch) of the views to show; the stored ones are the same for any seed."""
-        return (STORED, epoch % self.views) if self.views else (self.seed, epoch)
+        """(seed, epoch) of the views to show: new ones in every epoch, unless a teacher's answers are stored."""
+        return (self.seed, epoch) if self.targets is None else (STORED, epoch % len(self.targets))
 
 
 def deterministic(seed: int) -> None:
@@ -111,12 +110,13 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
         model.compile()
     network, stepper = fabric.setup(model, optimizer)
     for epoch in range(state["epoch"], job.model.epochs):
-        if exhausted([row["val_melanoma_auc"] for row in state["history"]], job.settings.patience):
+        before = [row["val_melanoma_auc"] for row in state["history"]]
+        if exhausted(before, job.settings.patience):
             break
         torch.manual_seed(_mix(job.seed, epoch) + devices.rank())  # dropout and drop-path
         trained = _train_epoch(fabric, network, average, loss, stepper, job, epoch)
         row = {"epoch": epoch + 1.0} | trained | _validate(fabric, average, job)
-        before, score = [old["val_melanoma_auc"] for old in state["history"]], row["val_melanoma_auc"]
+        score = row["val_melanoma_auc"]
         state["history"].append(row)
         if job.model.keep == "last" or score > max(before, default=-1.0):
             state |= {"kept": {k: v.clone() for k, v in average.state_dict().items()}, "kept_epoch": epoch + 1}
@@ -150,7 +150,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         images, labels = _views(job, picked, epoch, step, fabric.device)
-        asked = images if job.targets is None else devices.share(job.targets[epoch % job.views][picked])
+        asked = images if job.targets is None else devices.share(job.targets[epoch % len(job.targets)][picked])
         terms = loss(model(images), labels, asked.to(fabric.device))
         value = terms["loss"].item()
         if not math.isfinite(value):
