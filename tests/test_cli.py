@@ -277,6 +277,15 @@ def test_phantom_draws_a_data_set(tmp_path: Path) -> None:
     assert (tmp_path / "p" / "HAM10000_metadata.csv").exists()
 
 
+@pytest.mark.parametrize("option", ["--lesions=6", "--seed=-1", "--height=0", "--width=many"])
+def test_numbers_out_of_range_are_a_sentence(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["phantom", str(tmp_path / "p"), option])
+    name = option.partition("=")[0]
+    assert end.value.code == 2 and not (tmp_path / "p").exists()
+    assert f"argument {name}: needs a whole number of at least" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_data_goes_to_data_raw(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr("dermdistill.data.fetch.bring", lambda *a: calls.append(a))

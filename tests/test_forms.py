@@ -132,6 +132,15 @@ def test_a_mapping_file_names_what_is_not_recognised(phantom_raw: Path, raw: Pat
         open_raw(raw)
 
 
+def test_a_truth_whose_zeros_are_left_blank_says_the_same(raw: Path) -> None:
+    as_challenge(raw)
+    whole = open_raw(raw).table
+    path = next(raw.rglob("*GroundTruth.csv"))
+    path.write_text(path.read_text().replace("0.0", ""))
+    assert ",1.0,,,,,\n" in path.read_text()
+    assert open_raw(raw).table["dx"].tolist() == whole["dx"].tolist()
+
+
 def test_a_truth_with_two_marks_and_two_truths_are_refused(raw: Path) -> None:
     as_challenge(raw)
     path = next(raw.rglob("*GroundTruth.csv"))

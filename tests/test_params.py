@@ -107,6 +107,9 @@ def test_an_unknown_name_like_none_known_is_refused_without_a_guess(folder: Path
         ("data.height", 31, "not 31"),
         ("run.seeds", [], "at least 1 item"),
         ("run.seeds", [-1], "not -1"),
+        ("run.seeds", [0, 1, 0], "names one twice: 0, 1, 0"),
+        ("run.students", ["smaller", "smaller"], "names one twice"),
+        ("kd.teachers", ["small", "small"], "names one twice"),
         ("split.val", 0, "not 0"),
     ],
 )

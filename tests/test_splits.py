@@ -209,6 +209,8 @@ def test_a_given_split_is_taken_over_by_lesion_or_by_image() -> None:
     for faulty, says in (
         (by_image.assign(part=["val", "train", "train", "holdout"]), r"several parts \(L0\)"),
         (by_lesion.head(2), r"leaves out 1 lesions of the data \(L2\)"),
+        (by_lesion.assign(part=["val", None, "test"]), r"knows the parts '', 'test', which are none of"),
+        (by_lesion.assign(lesion_id=["L0", "L1", "L9"]), r"names 1 lesion_ids that the data lack \(L9\)"),
         (by_lesion.assign(part="test"), r"knows the parts 'test', which are none of train, val, holdout"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -12,6 +12,17 @@ Inside = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Literal["kd", "ls", "dkd", "dist", "at", "feature"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+
+def each_once(values: list[Any]) -> list[Any]:
+    """A seed given twice would count as two trainings, a teacher as two votes."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"names one twice: {', '.join(map(str, values))}")
+    return values
+
+
+Listed = (Field(min_length=1), AfterValidator(each_once))  # one or more, no two alike
+Names = Annotated[list[Name], *Listed]
 
 
 class Block(BaseModel):
@@ -36,7 +47,7 @@ class Methods(Block):
 
 
 class KD(Block):
-    teachers: Annotated[list[Name], Field(min_length=1)]
+    teachers: Names
     views: Annotated[int, Field(ge=0)]
     flips: bool
     method: Method
@@ -108,7 +119,7 @@ class Quantize(Block):
     calibration_images: Count
     sensitivity_images: Count
     seed: Seed
-    ladder: Annotated[list[Rung], Field(min_length=1)]
+    ladder: Annotated[list[Rung], *Listed]
     qat: QAT
     limits: Int8Limits
     bins: Count

@@ -130,6 +130,17 @@ def _answer(image: str, probabilities: list[float], point: str, threshold: float
     }
 
 
+def _at_least(low: int) -> Callable[[str], int]:
+    """How argparse reads a whole number that may not be below ``low``."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"needs a whole number of at least {low}, not {text}")
+        return int(text)
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     text = f"Melanoma detection at phone size. {DISCLAIMER}"
     parser = argparse.ArgumentParser(prog="dermdistill", description=text)
@@ -154,13 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--shared", choices=("refuse", "drop", "keep"), default="refuse", help="images that look like ones trained on"
     )
-    command.add_argument("--robustness", type=int, default=0, metavar="N", help="corrupt N of the images; minutes")
+    command.add_argument(
+        "--robustness", type=_at_least(0), default=0, metavar="N", help="corrupt N of the images; minutes"
+    )
     command = add(phantom)
     command.add_argument("directory", type=Path)
-    command.add_argument("--lesions", type=int, default=700)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--height", type=int, default=150)
-    command.add_argument("--width", type=int, default=200)
+    command.add_argument("--lesions", type=_at_least(len(CLASSES)), default=700)
+    command.add_argument("--seed", type=_at_least(0), default=0)
+    command.add_argument("--height", type=_at_least(24), default=150)
+    command.add_argument("--width", type=_at_least(32), default=200)
     command = add(data)
     command.add_argument("source", nargs="?", type=Path, help="folder with a local copy; default: download")
     add(summary)

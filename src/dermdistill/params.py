@@ -25,7 +25,9 @@ from dermdistill.blocks import (
     Evaluate,
     Explain,
     Export,
+    Listed,
     Name,
+    Names,
     NotNegative,
     Positive,
     Quantize,
@@ -45,10 +47,10 @@ WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC an
 
 
 class Run(Block):
-    teachers: Annotated[list[Name], Field(min_length=1)]
-    students: Annotated[list[Name], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    baselines: Annotated[list[Literal["logistic", "forest", "boosting", "svm"]], Field(min_length=1)]
+    teachers: Names
+    students: Names
+    seeds: Annotated[list[Seed], *Listed]
+    baselines: Annotated[list[Literal["logistic", "forest", "boosting", "svm"]], *Listed]
 
 
 class Data(Block):
@@ -203,8 +205,6 @@ class Params(Block):
             _require(name, self.students, "run.students", "students")
         for name in self.kd.teachers:
             _require(name, self.run.teachers, "kd.teachers", "run.teachers")
-        if len(set(self.kd.teachers)) < len(self.kd.teachers):
-            raise ValueError(f"kd.teachers names one twice: {', '.join(self.kd.teachers)}")
         mixed = [name for name in self.run.students if self.students[name].mixup]
         if mixed and self.kd.views:
             raise ValueError(

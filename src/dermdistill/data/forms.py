@@ -139,8 +139,9 @@ def labels(path: str | Path) -> pd.DataFrame:
 def challenge(truth: pd.DataFrame, groups: pd.DataFrame | None, source: str) -> pd.DataFrame:
     """One-hot truth and, if there, lesion ids and ways of confirmation, as HAM10000's table."""
     marks = truth[[name.upper() for name in CLASSES]].apply(pd.to_numeric, errors="coerce")
-    single = (marks == 1).sum(axis=1) == 1
-    dx = pd.Series(marks.to_numpy().argmax(axis=1), index=marks.index).map(dict(enumerate(CLASSES)))
+    marked = marks == 1  # blanks are no marks
+    single = marked.sum(axis=1) == 1
+    dx = pd.Series(marked.to_numpy().argmax(axis=1), index=marks.index).map(dict(enumerate(CLASSES)))
     table = renamed(truth, {}).assign(image_id=truth["image"], dx=dx.where(single, "none or several"))
     if groups is None:
         return _complete(table)

@@ -110,10 +110,12 @@ def given(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, str]:
     Raises:
         ValueError: when a part or id is unknown, a lesion would cross, or one is left out; says which.
     """
-    unknown = sorted(set(rows["part"]) - set(PARTS))
+    unknown = sorted(set(rows["part"].fillna("")) - set(PARTS))
     if unknown:
         raise ValueError(f"knows the parts {', '.join(map(repr, unknown))}, which are none of {', '.join(PARTS)}")
     key = "lesion_id" if "lesion_id" in rows else "image_id"
+    if strangers := sorted(set(rows[key].fillna("")) - set(table[key])):
+        raise ValueError(f"names {len(strangers)} {key}s that the data lack ({_some(strangers)})")
     merged = table[["image_id", "lesion_id"]].merge(rows[[key, "part"]].drop_duplicates(), on=key, how="left")
     crossing = sorted(str(name) for name, parts in merged.groupby("lesion_id")["part"] if parts.nunique() > 1)
     if crossing:
