@@ -183,10 +183,19 @@ def test_what_a_shape_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:  # noqa: F811
     settings = params.load(reported / "params.yaml")
     cell(reported, "dist", 1.0)
-    before = ranking.rank(reported, settings, ["dist"])
+    ranking.build(reported, settings, ["dist"])
     for path in (reported / "predictions/holdout").iterdir():
         path.unlink()
-    assert ranking.rank(reported, settings, ["dist"]) == before
+    assert ranking.recompute(reported, settings) == read_json(reported / ranking.METRICS)
+
+
+def test_a_ranking_outlives_its_teacher(reported: Path) -> None:  # noqa: F811
+    settings = params.load(reported / "params.yaml")
+    cell(reported, "dist", 1.0)
+    ranking.build(reported, settings, ["dist"])
+    other = settings.model_copy(update={"kd": settings.kd.model_copy(update={"teachers": ["another"], "alpha": 0.123})})
+    (reported / f"predictions/val/{settings.teacher_id}.csv").unlink()
+    assert ranking.recompute(reported, other) == read_json(reported / ranking.METRICS)
 
 
 def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:  # noqa: F811

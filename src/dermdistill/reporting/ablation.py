@@ -26,7 +26,10 @@ AUC = "melanoma ROC-AUC"
 def build(root: str | Path, settings: Params, names: list[str]) -> None:
     """Write metrics, tables (into the document too, if it is there) and figure of the cells ``names``."""
     root = Path(root)
-    ranked = rank(root, settings, names)
+    kd, teacher = settings.kd, settings.teacher_id
+    shared = {"epochs": settings.ablation.epochs, "temperature": kd.temperature, "alpha": kd.alpha, "teacher": teacher}
+    write_text(root / CELLS / f"{teacher}.csv", (root / f"predictions/val/{teacher}.csv").read_text(encoding="utf-8"))
+    ranked = rank(root, settings, names, shared)
     write_json(root / METRICS, ranked)
     write_text(root / TABLE, tables(ranked))
     if (root / DOCUMENT).exists():
@@ -39,17 +42,18 @@ def build(root: str | Path, settings: Params, names: list[str]) -> None:
     plots.save(model_plots.comparison(rows, "melanoma AUC on val, 95 % interval", title), root / FIGURE)
 
 
-def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
+def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any]) -> dict[str, Any]:
     """``{rows}``: every cell and the teacher, by melanoma AUC on val, the best first.
+
+    ``shared`` is what the cells have in common, the teacher's name among it, whose answers are kept beside theirs: so
+    a ranking can be recomputed when params.yaml has gone on to other teachers.
 
     Each with its metrics, its fidelity to the teacher, and its paired differences: of a way to distil from the best of
     them and from the control, of a shape from the student as it is (as far as these cells are done). What a shape
     changes and costs stands beside it.
     """
-    teacher = settings.teacher_id
-    files = {name: root / CELLS / f"{name}.csv" for name in names}
-    files[teacher] = root / f"predictions/val/{teacher}.csv"
-    read = {name: predictions.read(path) for name, path in files.items()}
+    teacher = shared["teacher"]
+    read = {name: predictions.read(root / CELLS / f"{name}.csv") for name in [*names, teacher]}
     count, seed = settings.evaluate.bootstrap, settings.evaluate.seed
     drawn = {}
     for name, known in read.items():
@@ -79,7 +83,6 @@ def rank(root: Path, settings: Params, names: list[str]) -> dict[str, Any]:
         return found
 
     left = [name for name in (*settings.ablation.methods, *shapes) if name not in names]
-    shared = {"epochs": settings.ablation.epochs, "temperature": settings.kd.temperature, "alpha": settings.kd.alpha}
     found: dict[str, Any] = {"best": best, "cells": names, "left": left, "shared": shared}
     return found | {"rows": rounded([row(name) for name in order])}
 
@@ -153,6 +156,9 @@ def _with(row: dict[str, Any], key: str) -> str:
     return f"{number(row[key])} [{interval}]" if interval else number(row[key])
 
 
-def names_ranked(root: Path) -> list[str]:
-    """The cells of the committed ranking; none if there is no such file."""
-    return list(read_json(root / METRICS)["cells"]) if (root / METRICS).exists() else []
+def recompute(root: Path, settings: Params) -> dict[str, Any] | None:
+    """The committed ranking once more, from the predictions of its cells; None if there is none."""
+    if not (root / METRICS).exists():
+        return None
+    committed = read_json(root / METRICS)
+    return rank(root, settings, list(committed["cells"]), committed["shared"])

@@ -64,11 +64,10 @@ def _check_calibration(
 
 
 def _check_ablation(root: Path, settings: Params) -> list[str]:
-    if not (cells := ablation.names_ranked(root)):
-        return []
     documents = [ablation.DOCUMENT] if (root / ablation.DOCUMENT).exists() else []
     try:
-        ranked = ablation.rank(root, settings, cells)
+        if (ranked := ablation.recompute(root, settings)) is None:
+            return []
         lines = list(differences(ablation.METRICS, read_json(root / ablation.METRICS), ranked, ROUNDING))
         return lines + list(_fragment_differences(root, ablation.NAME, ablation.tables(ranked), documents))
     except UserError as error:
