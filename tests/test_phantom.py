@@ -149,7 +149,16 @@ def test_archives_without_a_table_count_as_real(tmp_path: Path) -> None:
         phantom.write(tmp_path, lesions=7, height=24, width=32, progress=False)
 
 
-@pytest.mark.parametrize(("arguments", "reason"), [({"lesions": 6}, "6 lesions"), ({"width": 300}, "300")])
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"lesions": 6}, "lesions is 6; give at least 7"),
+        ({"seed": -1}, "seed is -1; give at least 0"),
+        ({"height": 0}, "height is 0; give at least 24"),
+        ({"width": 16}, "width is 16; give at least 32"),
+        ({"width": 300}, "wider than 4:3"),
+    ],
+)
 def test_impossible_requests_are_refused(tmp_path: Path, arguments: dict[str, int], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         phantom.write(tmp_path, progress=False, **arguments)

@@ -55,12 +55,14 @@ def write(
     random stream. About 1.4 images per lesion; ``height`` and ``width`` in pixels.
 
     Raises:
-        UserError: fewer lesions than diagnoses, a frame wider than 4:3, or ``directory`` holds a data
-            set that is no phantom.
+        UserError: fewer lesions than diagnoses, a negative seed, a frame below 32 x 24 or wider than
+            4:3, or ``directory`` holds a data set that is no phantom.
     """
     directory = Path(directory)
-    if lesions < len(CLASSES):
-        raise UserError(f"phantom: {lesions} lesions cannot show {len(CLASSES)} diagnoses; ask for more")
+    least = {"lesions": (lesions, len(CLASSES)), "seed": (seed, 0), "height": (height, 24), "width": (width, 32)}
+    for name, (given, low) in least.items():
+        if given < low:
+            raise UserError(f"phantom: {name} is {given}; give at least {low}")
     if 3 * width > 4 * height:
         raise UserError(f"phantom: {width}x{height} pixels is wider than 4:3; lower width or raise height")
     _refuse_real(directory)
