@@ -26,6 +26,7 @@ from dermdistill.reporting import ablation, comparisons, fragments, ladder_table
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
 REFIT = 1e-4  # another machine's optimiser may stop elsewhere in the last digits
+REMEDY = "run `dvc repro`, then `make readme` (`make ablation` for its table), and commit what changes"
 
 
 def verify(root: str | Path) -> list[str]:
@@ -201,7 +202,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; `dvc repro report` makes it") from None
+        raise UserError(f"{path} does not exist; {REMEDY}") from None
 
 
 def _fragment_differences(root: Path, name: str, again: str, documents: Sequence[str]) -> Iterator[str]:
@@ -243,7 +244,7 @@ def main() -> None:
     for line in found:
         print(line)
     if found:
-        raise UserError(f"{len(found)} published numbers or files differ; run `dvc repro` and commit what changes")
+        raise UserError(f"{len(found)} published numbers or files differ; {REMEDY}")
     print("every number in the tables of README and model card follows from the committed predictions")
 
 
