@@ -190,6 +190,24 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     assert "fingerprints.csv is missing" in refusal(*call)
 
 
+def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
+    model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], trained_on: np.ndarray
+) -> None:
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    Image.fromarray(trained_on).save(labelled / "images/acopy.png")
+    table = [("acopy", "mel", "L0"), *((name, dx, f"L{n // 4}") for n, (name, dx) in enumerate(rows))]
+    call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", tmp_path / "some.csv"]
+    call += ["--shared", "drop", "--robustness", "1", "--output", tmp_path / "out"]
+    write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *table])
+    cli.main([str(argument) for argument in call])
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert result["shared_with_train"] == {"asked": "drop", "left_out": 5} and result["n"]["images"] == len(rows) - 4
+    assert result["robustness"]["n"]["images"] == 1, "chosen among those that are judged"
+    write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *((name, dx, "L0") for name, dx, _ in table)])
+    assert "nothing is left to judge on" in refusal(*call)
+
+
 def test_an_outside_set_gets_the_whole_protocol(labelled: Path, tmp_path: Path) -> None:
     by_class = dict.fromkeys(CLASSES, 0.9)
     rules = {"conformal": {"coverage": 0.9, "marginal": 0.8, "class_conditional": by_class}, "keep": {"0.9": 0.2}}

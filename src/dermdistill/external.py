@@ -41,18 +41,24 @@ def evaluate(
     """
     table = outside.read_labels(labels)
     readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
-    p, prints, stack = _run(detector, readers, corrupt)
+    p, prints = _run(detector, readers)
     twins = _shared(readers, prints, shared, detector)
-    kept = np.flatnonzero(~table["image_id"].isin(list(twins)))
+    trained = table["lesion_id"][table["image_id"].isin(list(twins))]  # whose other photographs may not judge either
+    kept = np.flatnonzero(~table["lesion_id"].isin(trained))
+    if not len(kept):
+        raise UserError("every lesion is shared with train; nothing is left to judge on")
+    left_out = len(table) - len(kept)
+    if left_out > len(twins):
+        print(f"note: {left_out - len(twins)} more images of the same lesions are left out", file=sys.stderr)
     table = table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
     traits, rules = table.set_index("image_id"), _rules(detector)
     result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
     del result["raw"]  # calibration is inside the file
-    result["shared_with_train"] = {"asked": shared, "left_out": len(twins)}
+    result["shared_with_train"] = {"asked": shared, "left_out": left_out}
     if corrupt:
-        result["robustness"] = _robustness(detector, thresholds, known, stack)
+        result["robustness"] = _robustness(detector, thresholds, known, readers, corrupt)
     return known, result
 
 
@@ -66,24 +72,19 @@ def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) 
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def _run(
-    detector: Detector, readers: dict[str, Reader], corrupt: int
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities (N, 7), fingerprints (N, 32), and the pixels of up to ``corrupt`` images, evenly chosen."""
+def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, 7) and fingerprints (N, 32)."""
     names = list(readers)
-    wanted = {names[i] for i in np.linspace(0, len(names) - 1, min(corrupt, len(names))).astype(int)}
     parts: list[np.ndarray] = []
     prints: list[np.ndarray] = []
-    stack: dict[str, np.ndarray] = {}
     with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
         for start in range(0, len(names), BATCH):
             chunk = names[start : start + BATCH]
             read = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
             parts.append(detector.predict(np.stack(read)))
             prints += [np.frombuffer(fingerprints.fingerprint(image), np.uint8) for image in read]
-            stack |= {name: image for name, image in zip(chunk, read, strict=True) if name in wanted}
             bar.update(len(chunk))
-    return np.concatenate(parts), np.stack(prints), stack
+    return np.concatenate(parts), np.stack(prints)
 
 
 def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
@@ -104,8 +105,6 @@ def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detecto
             f"{len(twins)} of {len(names)} images look like ones that {detector.path.name} was trained on: {some}; "
             "give others, or --shared drop to leave them out"
         )
-    if len(twins) == len(names):
-        raise UserError("every image is shared with train; nothing is left to judge on")
     if twins:
         print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
     return twins
@@ -127,11 +126,17 @@ def _rules(detector: Detector) -> selective.Rules | None:
 
 
 def _robustness(
-    detector: Detector, thresholds: dict[str, float], known: predictions.Predictions, stack: dict[str, np.ndarray]
+    detector: Detector,
+    thresholds: dict[str, float],
+    known: predictions.Predictions,
+    readers: dict[str, Reader],
+    count: int,
 ) -> dict[str, Any]:
-    chosen = [i for i, name in enumerate(known.image_id) if name in stack]
+    """Of up to ``count`` of the images that are judged, evenly chosen."""
+    chosen = np.linspace(0, len(known.image_id) - 1, min(count, len(known.image_id))).astype(int)
     unchanged = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
-    images = np.stack([stack[str(known.image_id[i])] for i in chosen])
+    names = [str(known.image_id[i]) for i in chosen]
+    images = np.stack([pixels.read(readers[name](), name, detector.height, detector.width) for name in names])
     given = corrupted.predict(detector.predict, images, known.image_id[chosen], SETTINGS.seed)
     keys, numbers = (known.labels[chosen], known.lesion_id[chosen]), (SETTINGS.bootstrap, SETTINGS.seed)
     found: dict[str, Any] = rounded(robustness.measure(given, *keys, unchanged, *numbers))
