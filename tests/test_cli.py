@@ -170,6 +170,13 @@ def test_lesions_and_histology_are_used_when_given(model: Path, labelled: Path, 
     assert result["n"]["lesions"] == 20 and result["melanoma"]["histology"]["n_benign"] == 6
 
 
+def test_unknown_lesions_are_not_one_lesion(tmp_path: Path) -> None:
+    written = ["NA", "nan", "None", " ", "", "n/a", "L1", "L1"]
+    rows = [(f"i{n}", "mel", lesion) for n, lesion in enumerate(written)]
+    write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *rows])
+    assert outside.read_labels(tmp_path / "some.csv")["lesion_id"].nunique() == 7
+
+
 def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], trained_on: np.ndarray
 ) -> None:
