@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from dermdistill.classes import CLASSES
@@ -43,14 +44,8 @@ def evaluate(
     readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
     p, prints = _run(detector, readers)
     twins = _shared(readers, prints, shared, detector)
-    trained = table["lesion_id"][table["image_id"].isin(list(twins))]  # whose other photographs may not judge either
-    kept = np.flatnonzero(~table["lesion_id"].isin(trained))
-    if not len(kept):
-        raise UserError("every lesion is shared with train; nothing is left to judge on")
-    left_out = len(table) - len(kept)
-    if left_out > len(twins):
-        print(f"note: {left_out - len(twins)} more images of the same lesions are left out", file=sys.stderr)
-    table = table.iloc[kept]
+    kept = _untrained(table, twins)
+    left_out, table = len(table) - len(kept), table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
     traits, rules = table.set_index("image_id"), _rules(detector)
@@ -108,6 +103,17 @@ def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detecto
     if twins:
         print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
     return twins
+
+
+def _untrained(table: pd.DataFrame, twins: dict[str, str]) -> np.ndarray:
+    """Rows of ``table`` that may judge: of no lesion that one of ``twins`` shows, whichever photograph it is."""
+    trained = table["lesion_id"][table["image_id"].isin(list(twins))]
+    kept = np.flatnonzero(~table["lesion_id"].isin(trained))
+    if not len(kept):
+        raise UserError("every lesion is shared with train; nothing is left to judge on")
+    if more := len(table) - len(kept) - len(twins):
+        print(f"note: {more} more images of the same lesions are left out", file=sys.stderr)
+    return kept
 
 
 def _photographs(readers: dict[str, Reader], folder: Path) -> dict[str, str]:

@@ -15,19 +15,19 @@ from dermdistill.data import forms, schema
 from dermdistill.data.archives import Reader, find_images
 from dermdistill.errors import UserError
 
-UNKNOWN = ("", "na", "n/a", "nan", "none", "null")  # ways to write that no lesion_id is known
+NO_LESION = ("", "na", "n/a", "nan", "none", "null")  # ways to write that no lesion_id is known
 
 
 def read_labels(path: Path) -> pd.DataFrame:
     """``image_id, lesion_id, dx, dx_type, age, sex, localization``, sorted by image; what is unknown is empty.
 
-    An image without lesion_id, or with one of UNKNOWN, is its own lesion: else all unknown ones would be one.
+    An image without lesion_id, or with one of NO_LESION, is its own lesion: else all unknown ones would be one.
 
     Raises:
         UserError: if the file is missing or no such table, or rows have no single known diagnosis.
     """
     table = forms.labels(path)
-    known = ~table["lesion_id"].str.strip().str.casefold().isin(UNKNOWN)
+    known = ~table["lesion_id"].str.strip().str.casefold().isin(NO_LESION)
     return schema.checked(table.assign(lesion_id=table["lesion_id"].where(known, table["image_id"])), f"labels {path}")
 
 
