@@ -325,6 +325,8 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
     last = max(int(line.split()[0]) for line in ends if "/ablation_tiny_" in line)
     assert first < last, "each was collected as soon as it was done"
     stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
+    teacher = (clone / "predictions/val/teacher_ensemble.csv").read_bytes()
+    assert stored.pop("teacher_ensemble") == teacher  # the answers the cells are ranked against
     assert set(stored) == {"control", "kd", "narrow"} and len({*stored.values(), before}) == 4
     assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
     assert "collected" not in make()
