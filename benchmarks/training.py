@@ -105,12 +105,12 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
     model, teacher = build(pair, distil)
     model = model.to(memory_format=layout)
     teacher = teacher and teacher.to(memory_format=layout)
-    answers = None
+    views, answers = 0, None
     if without == "teachers in the loop":
-        teacher, answers = torch.nn.Identity(), torch.zeros(1, len(images), len(CLASSES))
+        teacher, views, answers = torch.nn.Identity(), 1, torch.zeros(1, len(images), len(CLASSES))
     split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
     settings = SETTINGS.model_copy(update={"batch_size": BATCH})
-    job = training.Job(images, split, split, spec("any", None), settings, 0, Path("none"), answers)
+    job = training.Job(images, split, split, spec("any", None), settings, 0, Path("none"), views, answers)
     groups = training.parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
     fabric = devices.start(settings.devices)

@@ -10,7 +10,8 @@ from dermdistill.learning import jobs
 def main(name: str, seed: str) -> None:
     settings = params.load()
     spec = settings.student(name)
-    jobs.train(f"control_{name}_s{seed}", "models/students", spec, settings.train, int(seed), lambda hard, _: hard)
+    model_id, views = f"control_{name}_s{seed}", settings.kd.views
+    jobs.train(model_id, "models/students", spec, settings.train, int(seed), lambda hard, _: hard, views=views)
 
 
 if __name__ == "__main__":

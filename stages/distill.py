@@ -22,9 +22,18 @@ def main(name: str, seed: str) -> None:
     def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
         return kd.make_loss(chosen, teacher, hard, student, size, settings.train.task)
 
-    inputs = chosen.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))
-    model_id = f"student_{name}_s{seed}"
-    jobs.train(model_id, "models/students", spec, settings.train, int(seed), make_loss, *inputs, targets=targets)
+    jobs.train(
+        f"student_{name}_s{seed}",
+        "models/students",
+        spec,
+        settings.train,
+        int(seed),
+        make_loss,
+        chosen.model_dump_json(),
+        str(read_json(ensemble.FOLDER / "ensemble.json")),
+        views=chosen.views,
+        targets=targets,
+    )
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ def teacher() -> bytes:
     return weights(TEACHER)
 
 
-def student() -> bytes:
+def student(seed: str = "0") -> bytes:
     soften.main("small")
     ensemble.main()
-    distill.main("smaller", "0")
-    return weights(STUDENT)
+    distill.main("smaller", seed)
+    return weights(STUDENT.with_name(f"student_smaller_s{seed}"))
 
 
 @pytest.fixture
@@ -88,12 +88,15 @@ def test_what_a_training_leaves_behind(project: Path) -> None:
     assert str(project) not in (TEACHER / "model.json").read_text()
 
 
-def test_at_alpha_0_the_student_is_its_control_to_the_bit_and_else_not(project: Path) -> None:
+@pytest.mark.parametrize(("seed", "views"), [("0", 0), ("1", 1)])
+def test_at_alpha_0_the_student_is_its_control_to_the_bit_and_else_not(project: Path, seed: str, views: int) -> None:
+    change_params(project, {"kd.views": views})
     teacher()
-    control.main("smaller", "0")
-    assert student() != weights(CONTROL)
+    control.main("smaller", seed)
+    alone = weights(CONTROL.with_name(f"control_smaller_s{seed}"))
+    assert student(seed) != alone
     change_params(project, {"kd.alpha": 0.0})
-    assert student() == weights(CONTROL)
+    assert student(seed) == alone
 
 
 def test_the_student_depends_on_its_teacher_and_temperature(project: Path) -> None:

@@ -2,8 +2,7 @@
 
 ``train_teacher``, ``distill`` and ``control`` differ in the loss alone, so that a control really is
 the same student with the same budget and seed. Where teachers' answers are stored (``kd.views``),
-students see the views these were given to, and controls views of their own; the ablation's
-control (α = 0) sees the students'.
+students see the views these were given to, and so do controls.
 """
 
 from collections.abc import Callable
@@ -30,6 +29,7 @@ def train(
     seed: int,
     make_loss: MakeLoss,
     *inputs: str,
+    views: int = 0,
     targets: Tensor | None = None,
 ) -> None:
     """Train ``spec`` and write ``folder/model_id/`` and ``plots/training/model_id.csv``.
@@ -39,7 +39,7 @@ def train(
         seed: of weights, order, views and dropout.
         make_loss: given the class-weighted cross-entropy, the loss to minimise.
         inputs: whatever else the result depends on (teachers' hashes, KD parameters).
-        targets: as in ``training.Job``.
+        views, targets: as in ``training.Job``.
     """
     with checkpoint.alone(model_id):
         training.deterministic(seed)
@@ -47,10 +47,10 @@ def train(
         model, card = models.build(spec)
         pixels = [checkpoint.fingerprint(images, part.rows) for part in parts.values()]
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
-        key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, pixels, labels, *inputs)
+        key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, views, pixels, labels, *inputs)
         path = checkpoint.path_of(model_id, key)
         hard = losses.supervised(parts["train"].labels, settings)
-        job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path, targets)
+        job = training.Job(images, parts["train"], parts["val"], spec, settings, seed, path, views, targets)
         with tracking.training(
             model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
         ) as log:

@@ -51,11 +51,12 @@ class Job:
     settings: Train
     seed: int
     checkpoint: Path
-    targets: Tensor | None = None  # (K, n, 7): what a teacher answered to K stored views of the training images
+    views: int = 0  # show these stored views in turn, the same for any seed; 0: new ones in every epoch, by seed
+    targets: Tensor | None = None  # (views, n, 7): what a teacher answered to each view of the training images
 
     def view(self, epoch: int) -> tuple[int, int]:
-        """(seed, epoch) of the views to show: new ones in every epoch, unless a teacher's answers are stored."""
-        return (self.seed, epoch) if self.targets is None else (STORED, epoch % len(self.targets))
+        """(seed, epoch) that the views of an epoch are drawn with."""
+        return (STORED, epoch % self.views) if self.views else (self.seed, epoch)
 
 
 def deterministic(seed: int) -> None:
@@ -150,7 +151,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         images, labels = _views(job, picked, epoch, step, fabric.device)
-        asked = images if job.targets is None else devices.share(job.targets[epoch % len(job.targets)][picked])
+        asked = images if job.targets is None else devices.share(job.targets[epoch % job.views][picked])
         terms = loss(model(images), labels, asked.to(fabric.device))
         value = terms["loss"].item()
         if not math.isfinite(value):
