@@ -1,6 +1,8 @@
 """Write the student that ships in every format, run each on all of val, and refuse what strays from PyTorch."""
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,26 @@ def main() -> None:
     fitted = calibration.read(f"metrics/calibrate/{student}.json")
     val = predictions.read(f"predictions/val/{student}.csv")
     exact = parity.Version(fitted.apply(val.probabilities), fitted.thresholds["sensitivity"])
-    files = write(settings, student, fitted)
-    found = {name: measure(name, path, val, exact, settings) for name, path in files.items()}
     numbers = settings.export
     limits = numbers.max_dp, settings.quantize.limits.model_dump(), numbers.max_dp_unoptimised
-    if wrong := [f"{name}: {item}" for name, row in found.items() for item in parity.crossed(row, *limits)]:
-        raise UserError(f"exports stray from PyTorch on val ({'; '.join(wrong)}); change export.* or quantize.*")
+    with tempfile.TemporaryDirectory() as scratch:  # what is refused never has its final name
+        files = write(settings, student, fitted, Path(scratch))
+        found = {name: measure(name, path, val, exact, settings) for name, path in files.items()}
+        if wrong := [f"{name}: {item}" for name, row in found.items() for item in parity.crossed(row, *limits)]:
+            raise UserError(f"exports stray from PyTorch on val ({'; '.join(wrong)}); change export.* or quantize.*")
+        shutil.copytree(scratch, FOLDER, dirs_exist_ok=True)
     report = {"reference": f"{student}, PyTorch", "n": len(val), "formats": found}
     write_json("metrics/export.json", metrics.rounded(report, 9))
     tracking.record(f"export {student}", numbers.model_dump(), report)
 
 
-def write(settings: params.Params, student: str, fitted: calibration.Calibration) -> dict[str, Path]:
-    """The files by format, all calibrated; INT8 ONNX is the shipped file itself."""
+def write(settings: params.Params, student: str, fitted: calibration.Calibration, folder: Path) -> dict[str, Path]:
+    """The files by format, all calibrated, in ``folder``; INT8 ONNX is the shipped file itself."""
     images, numbers = load_images(), settings.quantize
     rows = quantize.choose(load_split("train").rows, numbers.calibration_images, numbers.seed)
     classifier, card = models.load(f"models/students/{student}")
     model = formats.calibrated(classifier, fitted.temperature, fitted.bias)
-    files = {name: FOLDER / formats.FILES[name] for name in settings.export.formats}
+    files = {name: folder / formats.FILES[name] for name in settings.export.formats}
     for name, path in files.items():
         if name == "onnx":
             source, origin = f"models/quantized/{settings.shipped}/fp32.onnx", {"id": student}
