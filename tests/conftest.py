@@ -65,7 +65,8 @@ def shrunk_params() -> dict[str, Any]:
     params["quantize"]["timing_rounds"] = 2
     params["export"]["formats"] = ["onnx", "torch_export"]
     params["benchmark"] = {"rounds": 3, "batch_rounds": 1}
-    params["baselines"] |= {"features": "quick", "forest_trees": 10, "boosting_rounds": 3}
+    params["baselines"]["features"] = "quick"
+    params["baselines"]["models"]["forest"]["trees"], params["baselines"]["models"]["boosting"]["rounds"] = 10, 3
     return params
 
 
@@ -157,7 +158,7 @@ TINY_RUN = {
     "evaluate": {"bootstrap": 50},
     "robustness": {"images": 12},
     "explain": {"images": 2, "misses": 2},
-    "baselines": {"features": "quick", "forest_trees": 10, "boosting_rounds": 3},
+    "baselines": {"features": "quick", "models": {"forest": {"trees": 10}, "boosting": {"rounds": 3}}},
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import RunStage, change_params
 from PIL import Image, ImageDraw
 
-from dermdistill import params
+from dermdistill import params, presets
 from dermdistill.data import features
 from dermdistill.evaluation import predictions
 from dermdistill.learning import classical
@@ -69,7 +69,8 @@ def toy(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", ["logistic", "forest", "boosting", "svm"])
 def test_every_baseline_learns_repeats_and_gives_an_unseen_diagnosis_nothing(name: str) -> None:
     settings = params.load(Path(__file__).parent.parent / "params.yaml").baselines
-    settings = settings.model_copy(update={"forest_trees": 30, "boosting_rounds": 10})
+    fewer = {"models": {"forest": {"trees": 30}, "boosting": {"rounds": 10}}}
+    settings = params.Baselines.model_validate(presets.merged(settings.model_dump(), fewer))
     (x, labels), (unseen, truth) = toy(0), toy(1)
     p = classical.fit(name, x, labels, settings)(unseen)
     assert p.shape == (240, 7) and p.sum(axis=1) == pytest.approx(np.ones(240))

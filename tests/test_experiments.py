@@ -64,6 +64,7 @@ CHANGES = {
     "kd.alpha": 0.1,
     "kd.views": 2,
     "quantize.ladder": ["entropy"],
+    "baselines.models.svm.c": 1.0,
     "calibrate.sensitivity": 0.9,
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite2", "lite1"],

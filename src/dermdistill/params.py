@@ -162,16 +162,32 @@ class Predict(Block):
         return 4 if self.flips else 1
 
 
+class Penalised(Block):
+    c: Positive
+
+
+class Forest(Block):
+    trees: Count
+    min_leaf: Count
+
+
+class Boosting(Block):
+    rounds: Count
+    lr: Positive
+
+
+class Classical(Block):
+    logistic: Penalised
+    forest: Forest
+    boosting: Boosting
+    svm: Penalised
+
+
 class Baselines(Block):
     features: Literal["full", "quick"]
     train_images: Count | None
-    logistic_c: Positive
-    forest_trees: Count
-    forest_min_leaf: Count
-    boosting_rounds: Count
-    boosting_lr: Positive
-    svm_c: Positive
     seed: Seed
+    models: Classical
 
 
 class Params(Block):

@@ -44,19 +44,19 @@ def fit(name: str, features: np.ndarray, labels: np.ndarray, settings: Baselines
 
 
 def _classifier(name: str, settings: Baselines) -> object:
-    seed = settings.seed
+    seed, models = settings.seed, settings.models
     if name == "logistic":
-        return LogisticRegression(C=settings.logistic_c, class_weight=WEIGHTS, max_iter=2000)
+        return LogisticRegression(C=models.logistic.c, class_weight=WEIGHTS, max_iter=2000)
     if name == "forest":
         return RandomForestClassifier(
-            settings.forest_trees, min_samples_leaf=settings.forest_min_leaf, class_weight=WEIGHTS, random_state=seed
+            models.forest.trees, min_samples_leaf=models.forest.min_leaf, class_weight=WEIGHTS, random_state=seed
         )
     if name == "boosting":
         return HistGradientBoostingClassifier(
-            max_iter=settings.boosting_rounds,
-            learning_rate=settings.boosting_lr,
+            max_iter=models.boosting.rounds,
+            learning_rate=models.boosting.lr,
             class_weight=WEIGHTS,
             early_stopping=False,
             random_state=seed,
         )
-    return OneVsRestClassifier(SVC(C=settings.svm_c, class_weight=WEIGHTS))
+    return OneVsRestClassifier(SVC(C=models.svm.c, class_weight=WEIGHTS))
