@@ -8,6 +8,7 @@ import onnx
 import pandas as pd
 import pytest
 from conftest import change_params
+from PIL import Image
 from test_export import exported_bytes, small_classifier, some_images
 
 from dermdistill import params
@@ -235,6 +236,12 @@ def test_ship_writes_a_calibrated_self_describing_file(shipping: Path) -> None:
     sources = {"source": f"models/quantized/{ID}/model.onnx", "calibration": f"metrics/calibrate/{ID}.json"}
     for name, path in sources.items():
         assert detector.metadata[f"{name}_sha256"] == text[f"{name}_sha256"] == sha256(path)
+    example, deployed = text["example"], Path("models/deploy")
+    prepared = np.asarray(Image.open(deployed / example["pixels"]))
+    assert detector.predict(prepared[None])[0] == pytest.approx(example["probabilities"], abs=1e-6)
+    assert detector.predict_files([deployed / example["photograph"]])[0] == pytest.approx(
+        example["probabilities"], abs=1e-6
+    )
     content = Path("models/deploy/student.int8.onnx").read_bytes()
     ship.main()
     assert Path("models/deploy/student.int8.onnx").read_bytes() == content

@@ -78,7 +78,7 @@ def write(
         ground = tissue.paint(painter, diagnoses[n], height)
         for lens in cameras:
             name = f"ISIC_{next(ids)}"
-            files[name] = _jpeg(camera.photograph(lens, ground, height, width))
+            files[name] = jpeg(camera.photograph(lens, ground, height, width))
             rows.append(f"HAM_{FIRST_ID + n},{name},{fields}")
     # The table goes first: it is what marks an interrupted folder as a phantom that may be rewritten.
     rows.sort(key=lambda row: row.split(",")[1])
@@ -91,6 +91,13 @@ def write(
 def draw(rng: np.random.Generator, dx: str, height: int, width: int) -> np.ndarray:
     """One photograph of a new lesion of diagnosis ``dx``: (height, width, 3) uint8 RGB."""
     return camera.photograph(rng, tissue.paint(rng, dx, height), height, width)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """A photograph's file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def _diagnoses(rng: np.random.Generator, lesions: int) -> list[str]:
@@ -112,12 +119,6 @@ def _record(rng: np.random.Generator, dx: str) -> tuple[str, int]:
     site = rng.choice(list(_SITES), p=list(_SITES.values()))
     count = int(rng.choice((1, 2, 3, 4), p=_VIEWS.get(dx, _VIEWS_OTHER)))
     return f"{dx},{kind},{age},{sex},{site}", count
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def _archive(path: Path, files: dict[str, bytes]) -> None:
