@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 
 from dermdistill.evaluation import comparison, uncertainty
 from dermdistill.evaluation.uncertainty import Drawn
@@ -103,6 +103,9 @@ def test_seeds_widen_the_interval_and_their_mean_is_the_figure() -> None:
     # variance over draws of three seeds: (0.06² · 2/3) / 3, beside 0.01² of the lesions
     sd = np.sqrt(0.06**2 * 2 / 9 + 0.01**2)
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * sd, rel=0.1)
+    gap = comparison.difference(members[1:2], [known(0.86, np.zeros(4000))], "auc", 0)
+    found_in = norm.sf((gap["high"] - gap["low"]) / 2, gap["detectable"], 0.01)  # of estimates around such a difference
+    assert gap["verdict"] == "tie" and found_in == pytest.approx(0.8, abs=0.02)
     assert alone["sd"] is None and alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * 0.01, rel=0.1)
 
 

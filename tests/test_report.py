@@ -155,8 +155,9 @@ def test_summary_follows_the_contract(pristine: Path) -> None:  # noqa: F811
     [(-0.01, 0.02, "a tie"), (0.0, 0.02, "a tie"), (0.001, 0.02, "better"), (-0.02, -0.001, "worse")],
 )
 def test_a_winner_needs_an_interval_without_zero(low: float, high: float, word: str) -> None:
-    sentence = tables.verdict(Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high))
+    sentence = tables.verdict(Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high, 0.043))
     assert [found for found in ("a tie", "better", "worse") if found in sentence] == [word]
+    assert ("one of 0.043 would be found four times in five" in sentence) == (word == "a tie")
 
 
 def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> None:  # noqa: F811

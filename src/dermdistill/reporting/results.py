@@ -82,5 +82,7 @@ def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
             gap = pair["metrics"]["melanoma.roc_auc"]
             names = [f"{one} ({n} seeds)" if n > 1 else one for one, n in zip(wanted, pair["seeds"], strict=True)]
             if gap["difference"] is not None:
-                found.append(Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"]))
+                found.append(
+                    Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"], gap["detectable"])
+                )
     return found

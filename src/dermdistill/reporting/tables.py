@@ -21,13 +21,17 @@ POINT = "operating_points.sensitivity"  # the operating point that ships
 
 
 class Comparison(NamedTuple):
-    """Melanoma AUC of ``first`` minus that of ``second`` on the holdout, with its paired 95 % interval."""
+    """Melanoma AUC of ``first`` minus that of ``second`` on the holdout, with its paired 95 % interval.
+
+    ``detectable``: the difference that would have been told from none in four of five data sets.
+    """
 
     first: str
     second: str
     difference: float
     low: float
     high: float
+    detectable: float
 
 
 # Markdown and JSON --------------------------------------------------------------------------------
@@ -61,7 +65,8 @@ def verdict(item: Comparison, quote: str = "") -> str:
     sign = "+" if item.difference >= 0 else ""
     measured = f"{sign}{number(item.difference)} (95 % interval {bounds((item.low, item.high))})"
     if item.low <= 0 <= item.high:
-        return f"{first} and {second} are a tie: the difference in melanoma AUC is {measured}."
+        found = f"; one of {number(item.detectable)} would be found four times in five"
+        return f"{first} and {second} are a tie: the difference in melanoma AUC is {measured}{found}."
     relation = "better" if item.difference > 0 else "worse"
     return f"{first} is {relation} than {second}: the difference in melanoma AUC is {measured}."
 
