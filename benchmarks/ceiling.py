@@ -1,11 +1,11 @@
-"""Where the limit is: what other models or the patient's data would add to the teachers, on val.
+"""Where the limit is: what other models or the patient's data would add to the teacher, on val.
 
     python -m benchmarks.ceiling        in the repository, in seconds; writes results/ceiling.json
 
 From committed predictions. Rows *fitted*: a multinomial logistic regression on log-probabilities of models (and age,
 sex, site), learnt from four fifths of val's lesions and asked about the fifth, for all five. Nothing of it ships or
 reads the holdout; it says how much a better combination could be worth. Differences are paired and resample lesions:
-of fitted rows from the fitted ensemble, of others from the ensemble.
+of fitted rows from the fitted teacher, of others from the teacher.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
+from dermdistill import params
 from dermdistill.classes import MELANOMA
 from dermdistill.evaluation import comparison, predictions, uncertainty
 from dermdistill.evaluation.metrics import rounded
 from dermdistill.files import write_json
 
 RESULTS = Path("benchmarks/results/ceiling.json")
-NETWORKS = ("teacher_ensemble", "student_tiny_s0", "control_tiny_s0")
 BOOSTING = "baseline_boosting"
 RESAMPLES = 2000
 
@@ -46,18 +46,21 @@ def combined(known: predictions.Predictions, columns: Sequence[np.ndarray]) -> n
 
 
 def main() -> None:
-    read = {name: predictions.read(Path("predictions/val") / f"{name}.csv") for name in (*NETWORKS, BOOSTING)}
-    known = read["teacher_ensemble"]
+    settings = params.load()
+    teacher, ships = settings.teacher_id, f"{settings.ship.student}_s{settings.ship.seed}"
+    names = [teacher, f"student_{ships}", f"control_{ships}"]
+    read = {name: predictions.read(Path("predictions/val") / f"{name}.csv") for name in (*names, BOOSTING)}
+    known = read[teacher]
     for other in read.values():
         predictions.require_same_images(known, other)
     logs = {name: np.log(np.maximum(one.probabilities, 1e-6)) for name, one in read.items()}
-    ensemble, networks, everyone = [logs["teacher_ensemble"]], [logs[n] for n in NETWORKS], list(logs.values())
+    alone, networks, everyone = [logs[teacher]], [logs[name] for name in names], list(logs.values())
     scores = {name: one.p_melanoma for name, one in read.items()} | {
-        "mean of the networks": np.mean([read[name].p_melanoma for name in NETWORKS], axis=0),
+        "mean of the networks": np.mean([read[name].p_melanoma for name in names], axis=0),
         "mean of the networks and boosting": np.mean([one.p_melanoma for one in read.values()], axis=0),
         "fitted: patient alone": combined(known, [patient(known)]),
-        "fitted: teacher_ensemble": combined(known, ensemble),
-        "fitted: teacher_ensemble and patient": combined(known, [*ensemble, patient(known)]),
+        f"fitted: {teacher}": combined(known, alone),
+        f"fitted: {teacher} and patient": combined(known, [*alone, patient(known)]),
         "fitted: networks": combined(known, networks),
         "fitted: networks and boosting": combined(known, everyone),
         "fitted: networks, boosting and patient": combined(known, [*everyone, patient(known)]),
@@ -68,7 +71,7 @@ def main() -> None:
     }
     found: dict[str, Any] = {}
     for name in scores:
-        reference = "fitted: teacher_ensemble" if name.startswith("fitted") else "teacher_ensemble"
+        reference = f"fitted: {teacher}" if name.startswith("fitted") else teacher
         gap = comparison.difference([drawn[name]], [drawn[reference]], "auc", 0)
         found[name] = {"auc": gap["a"]} | {key: gap[key] for key in ("difference", "low", "high")}
         print(f"{name}: {gap['a']:.3f}, {gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]")
