@@ -42,7 +42,7 @@ def metrics(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> dict[
         "auc": uncertainty.roc_auc(positive, score),
         "other": uncertainty.roc_auc(positive, other),
         "pr": uncertainty.pr_auc(positive, score),
-        "sensitivity": uncertainty.share(score >= CUT, positive),
+        "sensitivity": uncertainty.Share(score >= CUT, positive),
         "balanced": uncertainty.balanced_accuracy(labels, called),
     }
 

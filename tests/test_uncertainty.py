@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from scipy.stats import t as student
 from sklearn import metrics as reference
 
@@ -70,8 +71,8 @@ def test_weights_equal_scikit_learns_sample_weights() -> None:
         expected = {
             uncertainty.roc_auc(positive, score): reference.roc_auc_score(positive, score, sample_weight=row),
             uncertainty.pr_auc(positive, score): reference.average_precision_score(positive, score, sample_weight=row),
-            uncertainty.share(predicted == labels): reference.accuracy_score(labels, predicted, sample_weight=row),
-            uncertainty.share(predicted == MELANOMA, among=positive): reference.recall_score(
+            uncertainty.Share(predicted == labels): reference.accuracy_score(labels, predicted, sample_weight=row),
+            uncertainty.Share(predicted == MELANOMA, among=positive): reference.recall_score(
                 positive, predicted == MELANOMA, sample_weight=row
             ),
         }
@@ -111,7 +112,7 @@ def test_lesions_make_the_interval_wider_than_images_would() -> None:
 
 def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     hit = np.arange(400) < 320
-    low, high = uncertainty.intervals({"x": uncertainty.share(hit)}, np.arange(400).astype(str), 4000, 0)["x"] or (0, 0)
+    low, high = uncertainty.intervals({"x": uncertainty.Share(hit)}, np.arange(400).astype(str), 4000, 0)["x"] or (0, 0)
     assert (low, high) == pytest.approx((0.8 - 1.96 * 0.02, 0.8 + 1.96 * 0.02), abs=0.004)
 
 
@@ -138,7 +139,7 @@ def test_undefined_resamples_are_dropped_and_an_undefined_figure_has_no_interval
                 "auc": uncertainty.roc_auc(positive, score),
                 "ap": uncertainty.pr_auc(positive, score),
                 "none": uncertainty.roc_auc(np.zeros(3, bool), score),
-                "nobody": uncertainty.share(positive, among=np.zeros(3, bool)),
+                "nobody": uncertainty.Share(positive, among=np.zeros(3, bool)),
             },
             lesions,
             200,
@@ -159,7 +160,7 @@ def test_one_image_and_constant_scores() -> None:
         headline(np.array([MELANOMA]), np.eye(7)[[MELANOMA]], np.array([True])), np.array(["a"]), 10, 0
     )
     assert one["melanoma.roc_auc"] is None
-    assert one["diagnosis.accuracy"] == [1.0, 1.0]
+    assert one["diagnosis.accuracy"] == pytest.approx([0.025, 1.0])
     positive = np.arange(20) < 5
     constant = uncertainty.roc_auc(positive, np.full(20, 0.3))
     assert uncertainty.intervals({"x": constant}, np.arange(20).astype(str), 50, 0)["x"] == [0.5, 0.5]
@@ -172,7 +173,21 @@ def test_effective_lesions() -> None:
     few = np.zeros(1000)
     few[:10] = np.random.default_rng(1).normal(size=10)  # of which ten matter
     assert 2 < uncertainty.effective_lesions(few) < 15
-    assert uncertainty.effective_lesions(np.full(9, 0.3)) == uncertainty.effective_lesions(np.full(2, np.nan)) == np.inf
+    assert uncertainty.effective_lesions(np.full(9, 0.3)) == np.inf
+    assert uncertainty.effective_lesions(np.array([0.3, 0.2, 0.4, np.nan])) == 1.0  # all hangs on the last
+
+
+def test_a_share_of_all_or_none_has_the_exact_bound_over_lesions() -> None:
+    lesions = np.repeat([f"l{n:02d}" for n in range(25)], 3)
+    among = np.arange(75) < 63  # 21 lesions
+    hit = np.ones(75, bool)
+    known = {"all": uncertainty.Share(hit, among), "none": uncertainty.Share(~hit, among)}
+    bounds = uncertainty.intervals(known, lesions, 50, 0)
+    low, high = binomtest(21, 21).proportion_ci(0.95, "exact")
+    assert bounds["all"] == pytest.approx([low, high]) and low == pytest.approx(0.839, abs=1e-3)
+    assert bounds["none"] == pytest.approx([0.0, 1 - low])
+    hit[0] = False
+    assert (uncertainty.intervals({"x": uncertainty.Share(hit, among)}, lesions, 500, 0)["x"] or [0, 0])[1] == 1.0
 
 
 def test_lesions_are_left_out_one_by_one() -> None:

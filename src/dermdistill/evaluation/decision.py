@@ -36,8 +36,8 @@ def net_benefit(
     """Net benefit of referring the ``called`` (N,) bool; NaN where a prevalence is set and a side is missing."""
     odds = threshold / (1 - threshold)
     hit, alarm = (positive & called).astype(float), (~positive & called).astype(float)
-    found = uncertainty.share(called, among=positive)
-    raised = uncertainty.share(called, among=~positive)
+    found = uncertainty.Share(called, among=positive)
+    raised = uncertainty.Share(called, among=~positive)
     if prevalence is None:
         return uncertainty.mean(hit - odds * alarm)
     return lambda weights: prevalence * found(weights) - (1 - prevalence) * odds * raised(weights)

@@ -125,7 +125,7 @@ def headline(labels: np.ndarray, calibrated: np.ndarray, rules: Rules) -> dict[s
     """Coverage of both kinds of sets, by its path in the metrics file, for the intervals."""
     rows = np.arange(len(labels))
     return {
-        f"selective.conformal.{kind}.coverage": uncertainty.share(sets(calibrated, q)[rows, labels])
+        f"selective.conformal.{kind}.coverage": uncertainty.Share(sets(calibrated, q)[rows, labels])
         for kind, q in (("marginal", rules.marginal), ("class_conditional", rules.by_class))
     }
 

@@ -107,8 +107,8 @@ def _figures(
     called = score >= threshold
     return {
         "roc_auc": uncertainty.roc_auc(positive, score, among),
-        "sensitivity": uncertainty.share(called, among=among & positive),
-        "specificity": uncertainty.share(~called, among=among & ~positive),
+        "sensitivity": uncertainty.Share(called, among=among & positive),
+        "specificity": uncertainty.Share(~called, among=among & ~positive),
     }
 
 

@@ -17,8 +17,9 @@ metric is a function from weights (B, N) to values (B,), which sorts once and th
 resamples of 1,500 images take about a second. The draws depend on the seed and the set of lesions alone,
 so two models on the same images meet the same resamples, and the order of the rows does not matter.
 
-Resamples in which a metric is undefined (no melanoma drawn) are dropped. The ECE adds absolute values, so
-noise raises it on the data, and more so on a resample: its interval lies high, and often misses the truth.
+Resamples in which a metric is undefined (no melanoma drawn) are dropped. Where a share is 0 or 1, all resamples agree
+and say nothing; there the interval is the exact one of Clopper and Pearson, over lesions. The ECE adds absolute
+values, so noise raises it on the data, and more so on a resample: its interval lies high, and often misses the truth.
 """
 
 from collections.abc import Callable, Iterator
@@ -78,10 +79,11 @@ def effective_lesions(left_out: np.ndarray) -> float:
     """Satterthwaite's degrees of freedom of the jackknife variance: about the number of lesions that matter alike.
 
     Args:
-        left_out: (L,) a figure without each lesion; NaN, where it cannot do without it, is left aside.
+        left_out: (L,) a figure without each lesion; NaN where it cannot do without it, which leaves a single one.
     """
-    known = left_out[~np.isnan(left_out)]
-    square = (known - known.sum() / max(len(known), 1)) ** 2
+    if np.isnan(left_out).any():
+        return 1.0
+    square = (left_out - left_out.mean()) ** 2
     if square.sum() < 1e-24:  # no lesion matters
         return np.inf
     spread = (square**2).sum() - square.sum() ** 2 / len(square)
@@ -101,8 +103,16 @@ def _values(metrics: dict[str, Metric], weights: Iterator[np.ndarray]) -> dict[s
 
 
 def intervals(metrics: dict[str, Metric], lesions: np.ndarray, count: int, seed: int) -> dict[str, list[float] | None]:
-    """[low, high] of each metric over the same ``count`` resamples; None if undefined on the data."""
-    return {name: drawn.interval() for name, drawn in draw(metrics, lesions, count, seed).items()}
+    """[low, high] of each metric over the same ``count`` resamples; None if undefined on the data.
+
+    Where a share is 0 or 1 all resamples agree, which is no certainty: its bound is the exact one.
+    """
+    return {
+        name: metric.exact(drawn.value, lesions)
+        if isinstance(metric := metrics[name], Share) and drawn.value in (0, 1)
+        else drawn.interval()
+        for name, drawn in draw(metrics, lesions, count, seed).items()
+    }
 
 
 def paired_difference(
@@ -140,11 +150,11 @@ def headline(
         "melanoma.ece": calibration_error(score, positive, bins),
         "melanoma.histology.roc_auc": roc_auc(positive, score, among=histology_slice(labels, histology)),
         "diagnosis.nll": mean(-np.log(np.maximum(calibrated[np.arange(len(labels)), labels], SMALLEST))),
-        "diagnosis.accuracy": share(predicted == labels),
+        "diagnosis.accuracy": Share(predicted == labels),
         "diagnosis.balanced_accuracy": balanced_accuracy(labels, predicted),
         "diagnosis.macro_f1": macro_f1(labels, predicted),
-        "operating_points.sensitivity.sensitivity": share(called, among=positive),
-        "operating_points.sensitivity.specificity": share(~called, among=~positive),
+        "operating_points.sensitivity.sensitivity": Share(called, among=positive),
+        "operating_points.sensitivity.specificity": Share(~called, among=~positive),
     }
 
 
@@ -210,10 +220,20 @@ def mean(values: np.ndarray) -> Metric:
     return lambda weights: _divide(weights @ values, weights.sum(axis=1))
 
 
-def share(hit: np.ndarray, among: np.ndarray | None = None) -> Metric:
-    """Share of images that are ``hit``: accuracy, sensitivity, specificity."""
-    kept = np.ones(len(hit), bool) if among is None else among
-    return lambda weights: _divide(weights @ (hit & kept).astype(float), weights @ kept.astype(float))
+class Share:
+    """Share of images that are ``hit``: accuracy, sensitivity, specificity; ``among`` (N,) bool restricts it."""
+
+    def __init__(self, hit: np.ndarray, among: np.ndarray | None = None) -> None:
+        self.among = np.ones(len(hit), bool) if among is None else among
+        self._hits, self._kept = (hit & self.among).astype(float), self.among.astype(float)
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return _divide(weights @ self._hits, weights @ self._kept)
+
+    def exact(self, value: float, lesions: np.ndarray) -> list[float]:
+        """[low, high] of a share that is 0 or 1, each lesion one trial (Clopper & Pearson, Biometrika 26:404, 1934)."""
+        bound = ((1 - LEVEL) / 2) ** (1 / len(np.unique(lesions[self.among])))
+        return [bound, 1.0] if value else [0.0, 1 - bound]
 
 
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> Metric:
