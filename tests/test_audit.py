@@ -80,6 +80,15 @@ def test_pictures_without_features_match_nothing() -> None:
     assert candidates.near(np.zeros(0, np.uint64), 3).shape == (0, 2)
 
 
+def test_equal_pictures_are_twins_however_little_they_show() -> None:
+    flat = np.full((3, 150, 200, 3), 128, np.uint8)
+    flat[2, 0, 0] = 0  # nearly equal is not enough without features
+    prints = audit.fingerprints(flat)
+    assert audit.propose(prints, THRESHOLDS).tolist() == [[0, 1]]
+    every = np.array([[0, 1], [0, 2], [1, 2]])
+    assert audit.verify(flat, prints.features, every, THRESHOLDS)["confirmed"].tolist() == [True, False, False]
+
+
 def test_votes_propose_most_pairs_that_geometry_confirms(
     known: tuple[np.ndarray, np.ndarray, audit.Fingerprints],
 ) -> None:

@@ -87,7 +87,7 @@ def test_shrinking_is_antialiased() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     upright = Image.new("RGB", (160, 120), (0, 0, 0))
     upright.paste((255, 0, 0), (0, 0, 80, 60))
@@ -137,12 +137,35 @@ def test_grey_becomes_three_equal_channels(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_keeps_its_range(kind: str) -> None:
+def test_sixteen_bit_grey_keeps_its_range_and_orientation(kind: str) -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (48, 1)))
     assert ramp.mode == "I;16"
-    found = read(encode(ramp, kind)).astype(float)
     expected = np.linspace(0, 255, WIDTH)
-    assert np.abs(found.mean((0, 2)) - expected).max() < 5
+    exif = Image.Exif()
+    for orientation in (1, 3):
+        exif[0x0112] = orientation
+        found = read(encode(ramp, kind, exif=exif)).astype(float)
+        assert np.abs(found.mean((0, 2))[:: 2 - orientation] - expected).max() < 5
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_of_32_bits_is_refused_because_its_range_is_unknown(kind: type) -> None:
+    with pytest.raises(UserError, match=r"image image cannot be read \(grey values of 32 bits; save it with 8 or 16\)"):
+        read(encode(Image.fromarray(np.full((48, 64), 900, kind)), "TIFF"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of the tags
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_faulty_exif_is_no_reason_to_refuse_a_picture(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    stored, image = exif.tobytes(), Image.new("RGB", (64, 48), COLOUR)
+    random = np.random.default_rng(0)
+    for size in range(6, len(stored)):  # cut short, and with a few bytes that mean something else
+        torn = bytearray(stored)
+        torn[random.integers(6, len(torn))] = random.integers(256)
+        for blob in (stored[:size], bytes(torn)):
+            assert read(encode(image, kind, exif=blob)).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_turned_jpeg_is_as_sharp_as_a_turned_png() -> None:

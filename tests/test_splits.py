@@ -219,7 +219,7 @@ def test_a_given_split_is_taken_over_by_lesion_or_by_image() -> None:
 
 def test_the_audit_names_twins_that_cross() -> None:
     table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
-    pairs = pd.DataFrame({"lesion_a": ["L0", "L0"], "lesion_b": ["L1", "L2"]})
+    pairs = pd.DataFrame({"lesion_a": ["L0", "L0", "L2"], "lesion_b": ["L1", "L2", "L0"]})  # two photographs of a pair
     parts = table.set_index("image_id")["lesion_id"].map({"L0": "train", "L1": "train", "L2": "val"})
     facts = audit(table, parts, SHARES, pairs)
     assert facts["twin_lesions"] == 2 and facts["twin_lesions_in_several_parts"] == 1
@@ -413,7 +413,8 @@ def test_a_frozen_split_is_kept_and_its_crossing_twins_are_named(project: Path) 
     split.main()
     assert by_lesion(project) == before
     facts = json.loads(Path("metrics/split.json").read_text())
-    assert facts["crossing_twin_lesions"] == [f"{a} train / {b} val"] and facts["twin_lesions_in_several_parts"] == 1
+    named = sorted((f"{a} train", f"{b} val"))
+    assert facts["crossing_twin_lesions"] == [" / ".join(named)] and facts["twin_lesions_in_several_parts"] == 1
     pooled = pd.concat([pd.read_csv(f"data/splits/{part}.csv") for part in ("train", "val")])
     assert pooled["fold"][pooled["lesion_id"].isin([a, b])].nunique() == 1  # folds pool train and val, and are ours
 

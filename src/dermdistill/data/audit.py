@@ -72,14 +72,15 @@ def propose(known: Fingerprints, thresholds: Thresholds) -> np.ndarray:
 def verify(
     images: Images, features: Sequence[geometry.Features], pairs: np.ndarray, thresholds: Thresholds
 ) -> pd.DataFrame:
-    """What :func:`geometry.match` measures for each pair, and ``confirmed``."""
+    """What :func:`geometry.match` measures for each pair, and ``confirmed``: by that, or because the pixels are equal."""
 
-    def one(pair: np.ndarray) -> geometry.Match:
+    def one(pair: np.ndarray) -> tuple[float, float, float, bool]:
         i, j = map(int, pair)
-        return geometry.match(geometry.grey(images[i]), geometry.grey(images[j]), features[i], features[j])
+        a, b = images[i], images[j]
+        return (*geometry.match(geometry.grey(a), geometry.grey(b), features[i], features[j]), np.array_equal(a, b))
 
-    table = pd.DataFrame(list(_parallel(one, pairs, "geometry")), columns=MEASURED)
-    return table.assign(confirmed=confirms(table, thresholds).astype(bool))
+    table = pd.DataFrame(list(_parallel(one, pairs, "geometry")), columns=[*MEASURED, "equal"])
+    return table.assign(confirmed=confirms(table, thresholds) | table.pop("equal").astype(bool))
 
 
 def confirms(table: pd.DataFrame, thresholds: Thresholds) -> pd.Series:

@@ -5,6 +5,7 @@ stretched, then resampled with an antialiasing filter. HAM10000 is 4:3 throughou
 """
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dermdistill.errors import UserError
 
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 LARGEST = 200_000_000  # pixels; such photographs are real, larger ones are taken for decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow's warning is no error and not safe among threads
 
@@ -37,8 +48,24 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
 
 
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Upright, RGB, centre crop to ``width / height``, antialiased resampling; (height, width, 3) uint8."""
+    """Upright, RGB, centre crop to ``width / height``, antialiased resampling; (height, width, 3) uint8.
+
+    Raises:
+        ValueError: of grey values with 32 bits, whose black and white nobody knows.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError("grey values of 32 bits; save it with 8 or 16")
+    turn = _turn(image)
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = (image if turn is None else image.transpose(turn)).convert("RGB")
     return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BICUBIC))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What its EXIF asks for; a lesion has no upper side, so EXIF that cannot be read is no reason to refuse."""
+    image.load()  # Pillow turns TIFF itself then, and takes the tag out
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION))
+    except (struct.error, SyntaxError):
+        return None

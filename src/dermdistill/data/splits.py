@@ -206,11 +206,10 @@ def _twins(table: pd.DataFrame, pairs: pd.DataFrame | None) -> dict[str, Any]:
     if pairs is None:
         return {}
     part = table.drop_duplicates("lesion_id").set_index("lesion_id")["part"]
-    lesions = pairs[["lesion_a", "lesion_b"]].drop_duplicates()
-    sides = zip(lesions["lesion_a"], lesions["lesion_b"], strict=True)
+    sides = sorted({(min(pair), max(pair)) for pair in zip(pairs["lesion_a"], pairs["lesion_b"], strict=True)})
     crossing = [f"{a} {part[a]} / {b} {part[b]}" for a, b in sides if part[a] != part[b]]
     return {
-        "twin_lesions": len(lesions),
+        "twin_lesions": len(sides),
         "twin_lesions_in_several_parts": len(crossing),
         "crossing_twin_lesions": crossing,
     }
