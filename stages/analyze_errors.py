@@ -37,7 +37,7 @@ def write_csv(name: str, table: pd.DataFrame) -> None:
 def write_panels(picked: pd.DataFrame) -> None:
     try:
         images = np.load(f"{PREPARED}/images.npy", mmap_mode="r")
-        image_ids = pd.read_csv(f"{PREPARED}/metadata.csv", usecols=["image_id"], dtype=str)["image_id"]
+        image_ids = pd.read_csv(f"{PREPARED}/metadata.csv", dtype=str, keep_default_na=False)["image_id"]
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
     for kind, rows in picked.groupby("kind"):

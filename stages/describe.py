@@ -10,14 +10,15 @@ from dermdistill.files import write_json
 from dermdistill.reporting import dataset, plots
 
 FIGURES, PICTURES = "plots/data", "reports/data"
+IDS = ["image_a", "image_b", "lesion_a", "lesion_b"]
 
 
 def main() -> None:
     try:
         images = np.load("data/prepared/images.npy", mmap_mode="r", allow_pickle=False)
-        table = pd.read_csv("data/prepared/metadata.csv", keep_default_na=False)
+        table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
         sources = pd.read_csv("data/prepared/sources.csv")
-        pairs = pd.read_csv("data/audit/pairs.csv")
+        pairs = pd.read_csv("data/audit/pairs.csv", dtype=dict.fromkeys(IDS, str), keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro audit` makes it") from None
     colours = dataset.colour(images)

@@ -26,7 +26,7 @@ def main() -> None:
     images, train, holdout = load_images(), load_split("train"), load_split("holdout")
     rows = dict(zip(holdout.image_id + train.image_id, np.concatenate([holdout.rows, train.rows]), strict=True))
     try:
-        picked = pd.read_csv(CASES)
+        picked = pd.read_csv(CASES, dtype={"image_id": str}, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{CASES} does not exist; `dvc repro analyze_errors` makes it") from None
     for kind, shown in picked.groupby("kind"):

@@ -12,7 +12,6 @@ from dermdistill.deployment import export, formats, ladder, quantize
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, metrics, parity, predictions
-from dermdistill.evaluation.predictions import Predictions
 from dermdistill.files import write_json
 from dermdistill.learning import models
 
@@ -25,8 +24,7 @@ def main() -> None:
     fitted = calibration.read(f"metrics/calibrate/{student}.json")
     val = predictions.read(f"predictions/val/{student}.csv")
     exact = parity.Version(fitted.apply(val.probabilities), fitted.thresholds["sensitivity"])
-    numbers = settings.export
-    limits = numbers.max_dp, settings.quantize.limits.model_dump(), numbers.max_dp_unoptimised
+    limits = settings.export.max_dp, settings.quantize.limits.model_dump(), settings.export.max_dp_unoptimised
     with tempfile.TemporaryDirectory() as scratch:  # what is refused never has its final name
         files = write(settings, student, fitted, Path(scratch))
         found = {name: measure(name, path, val, exact, settings) for name, path in files.items()}
@@ -35,13 +33,12 @@ def main() -> None:
         shutil.copytree(scratch, FOLDER, dirs_exist_ok=True)
     report = {"reference": f"{student}, PyTorch", "n": len(val), "formats": found}
     write_json("metrics/export.json", metrics.rounded(report, 9))
-    tracking.record(f"export {student}", numbers.model_dump(), report)
+    tracking.record(f"export {student}", settings.export.model_dump(), report)
 
 
 def write(settings: params.Params, student: str, fitted: calibration.Calibration, folder: Path) -> dict[str, Path]:
     """The files by format, all calibrated, in ``folder``; INT8 ONNX is the shipped file itself."""
-    images, numbers = load_images(), settings.quantize
-    rows = quantize.choose(load_split("train").rows, numbers.calibration_images, numbers.seed)
+    rows = quantize.choose(load_split("train").rows, settings.quantize.calibration_images, settings.quantize.seed)
     classifier, card = models.load(f"models/students/{student}")
     model = formats.calibrated(classifier, fitted.temperature, fitted.bias)
     files = {name: folder / formats.FILES[name] for name in settings.export.formats}
@@ -50,21 +47,20 @@ def write(settings: params.Params, student: str, fitted: calibration.Calibration
             source, origin = f"models/quantized/{settings.shipped}/fp32.onnx", {"id": student}
             export.ship(source, path, fitted.to_dict(), origin | {"initial_weights": str(card["initial_weights"])})
         else:
-            formats.write(name, model, path, images[rows])
+            formats.write(name, model, path, load_images()[rows])
     return files | {"onnx_int8": SHIPPED}
 
 
-def measure(name: str, path: Path, val: Predictions, exact: parity.Version, settings: params.Params) -> Any:
+def measure(name: str, path: Path, val: predictions.Predictions, exact: parity.Version, settings: params.Params) -> Any:
     """All of val through one file, at each batch size."""
     images, rows, run_on = load_images(), load_split("val").rows, formats.runner(name, path)
     answers = {batch: formats.batched(run_on, images, rows, batch) for batch in formats.batches(name)}
-    row: dict[str, Any] = {"bytes": path.stat().st_size}
-    row |= {f"batch_{batch}": parity.compare(exact.probabilities, p) for batch, p in answers.items()}
-    one, draws = answers[1], (settings.evaluate.bootstrap, settings.evaluate.seed)
-    row |= parity.auc_change(val.labels, val.lesion_id, exact.probabilities, one, *draws)
+    true, draws = exact.probabilities, (settings.evaluate.bootstrap, settings.evaluate.seed)
+    row: dict[str, Any] = {f"batch_{batch}": parity.compare(true, p) for batch, p in answers.items()}
+    row |= {"bytes": path.stat().st_size} | parity.auc_change(val.labels, val.lesion_id, true, answers[1], *draws)
     if name.endswith("int8"):
         threshold = Detector(path).thresholds["sensitivity"] if name == "onnx_int8" else exact.threshold
-        row["cost"] = parity.cost(val.labels, exact, parity.Version(one, threshold), settings.quantize.bins)
+        row["cost"] = parity.cost(val.labels, exact, parity.Version(answers[1], threshold), settings.quantize.bins)
     if name == "onnx_int8":
         row["optimisations_off"] = parity.compare(*ladder.without_optimisations(path, images, rows))
     return row

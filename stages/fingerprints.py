@@ -1,6 +1,8 @@
-"""fingerprints: of every training image, so that an outside set that shares some with train is refused."""
+"""fingerprints: of every image of train and val, so that an outside set that shares some with them is refused."""
 
 import sys
+
+import pandas as pd
 
 from dermdistill.data import fingerprints
 from dermdistill.data.dataset import load_images, load_split
@@ -9,8 +11,11 @@ from dermdistill.files import atomic
 
 
 def main() -> None:
-    images, train = load_images(), load_split("train")
-    found = fingerprints.table(train.image_id, (images[row] for row in train.rows))
+    images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
+    found = pd.concat(
+        fingerprints.table(split.image_id, (images[row] for row in split.rows)).assign(part=part)
+        for part, split in parts.items()
+    )
     with atomic("data/fingerprints.csv") as temporary:
         found.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -5,16 +5,13 @@ What INT8 may lose against its FP32 student is the business of `quantize`, which
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dermdistill import params, tracking
 from dermdistill.classes import MELANOMA
-from dermdistill.data import phantom, pixels
 from dermdistill.data.dataset import load_images, load_split
-from dermdistill.deployment import export
+from dermdistill.deployment import example, export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, metrics, parity, predictions, selective
@@ -38,37 +35,11 @@ def main() -> None:
         limits = {"max_bytes": LARGEST, "max_decisions_differ": 0, "max_max_abs_dp": tolerance}
         if wrong := parity.broken(report, limits):
             raise UserError(f"{TARGET} is not shipped: on val {', '.join(wrong)}; change quantize.* or retrain")
-    shown, told = example(Detector(TARGET))
+    shown, told = example.write(TARGET)
     card_shipped = {"model": TARGET.name, "bytes": report["bytes"]} | text | {"example": told}
     write_json(TARGET.with_suffix(".json"), card_shipped)
     write_json("metrics/ship.json", {"id": model_id, "sha256": text["sha256"]} | metrics.rounded(report, 9))
     tracking.shipped(TARGET, card_shipped, shown, np.array([told["probabilities"]], np.float32))
-
-
-def example(shipped: Detector) -> tuple[np.ndarray, dict[str, Any]]:
-    """Draw a lesion (no image of the data set leaves here), for whoever runs the file in another runtime.
-
-    Written as a photograph and as the pixels it becomes, so that preparation and network can be checked one by one.
-
-    Returns:
-        the pixels (1, H, W, 3), and what the manifest says of them.
-    """
-    photograph, prepared = TARGET.with_name("example.jpg"), TARGET.with_name("example.png")
-    content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * shipped.height, 4 * shipped.height))
-    shown = pixels.read(content, photograph.name, shipped.height, shipped.width)
-    with atomic(photograph) as path:
-        path.write_bytes(content)
-    with atomic(prepared) as path:
-        Image.fromarray(shown).save(path)
-    return shown[None], {
-        "photograph": photograph.name,
-        "pixels": prepared.name,
-        "probabilities": [round(float(p), 6) for p in shipped.predict(shown[None])[0]],
-        "in_words": (
-            f"A drawn lesion. {photograph.name}, prepared as above, becomes {prepared.name}, up to how a JPEG is "
-            f"decoded; to the pixels of {prepared.name} the file answers with these probabilities, up to rounding."
-        ),
-    }
 
 
 def strays(path: Path, val: predictions.Predictions, fitted: calibration.Calibration) -> dict[str, float]:

@@ -17,20 +17,18 @@ ASSIGNMENT = FOLDER / "assignment.json"  # every lesion ever assigned with these
 
 def written() -> pd.Series:
     """Part by image id, read back from the three tables."""
-    tables = {part: pd.read_csv(FOLDER / f"{part}.csv", dtype=str) for part in PARTS}
+    tables = {part: pd.read_csv(FOLDER / f"{part}.csv", dtype=str, keep_default_na=False) for part in PARTS}
     parts = pd.concat([pd.Series(part, index=table["image_id"]) for part, table in tables.items()])
     if parts.index.has_duplicates:
-        raise UserError(
-            f"{FOLDER} lists an image in two parts; delete the folder's CSV files and run `dvc repro split`"
-        )
+        raise UserError(f"{FOLDER} has an image in two parts: the metadata name it twice; run `dvc repro prepare`")
     return parts
 
 
 def main() -> None:
     settings = params.load().split.model_dump()
     count = settings.pop("folds")
-    table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
-    twins = pd.read_csv("data/audit/twins.csv", dtype=str)
+    table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
+    twins = pd.read_csv("data/audit/twins.csv", dtype=str, keep_default_na=False)
     groups = splits.twin_groups(twins)
     shares = {"train": 1 - settings["val"] - settings["holdout"]} | {name: settings[name] for name in PARTS[1:]}
     before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}

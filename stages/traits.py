@@ -7,13 +7,14 @@ import pandas as pd
 from dermdistill.errors import UserError, run
 from dermdistill.files import atomic
 
+PARTS = ("val", "holdout")
 COLUMNS = ["image_id", "age", "sex", "localization"]
 
 
 def main() -> None:
     try:
         table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False, usecols=COLUMNS)
-        parts = [pd.read_csv(f"data/splits/{part}.csv", dtype=str, usecols=["image_id"]) for part in ("val", "holdout")]
+        parts = [pd.read_csv(f"data/splits/{name}.csv", dtype=str, keep_default_na=False) for name in PARTS]
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro split` makes it") from None
     measured = pd.concat(parts)["image_id"]

@@ -16,6 +16,7 @@ from dermdistill import params
 from dermdistill.data import audit, camera, candidates, fingerprints, geometry, overlap, tissue
 from dermdistill.errors import UserError
 from stages import audit as stage
+from stages import fingerprints as fingerprint_stage
 
 THRESHOLDS = audit.Thresholds(votes=4, hash_distance=4, inliers=10, correlation=0.1)
 
@@ -158,6 +159,21 @@ def test_the_stage_names_twins_and_repeats_itself(twins: Path) -> None:
     assert facts["thresholds"] == params.load().audit.model_dump()
     stage.main()
     assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
+
+
+def test_fingerprints_are_of_train_and_val(
+    twins: Path, known: tuple[np.ndarray, np.ndarray, audit.Fingerprints]
+) -> None:
+    table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    (twins / "data/splits").mkdir()
+    for part, rows in {"train": table[:10], "val": table[10:14], "holdout": table[14:]}.items():
+        rows.to_csv(f"data/splits/{part}.csv", index=False)
+    fingerprint_stage.main()
+    found = pd.read_csv(overlap.FINGERPRINTS, dtype=str)
+    assert found["image_id"].tolist() == table["image_id"][:14].tolist()
+    assert found["part"].tolist() == ["train"] * 10 + ["val"] * 4
+    print_of_val = np.frombuffer(fingerprints.fingerprint(known[0][12]), np.uint8)[None]
+    assert overlap.copies(["x"], print_of_val, twins) == {"x": "ISIC_12"}
 
 
 def test_outside_photographs_of_lesions_trained_on_are_found(

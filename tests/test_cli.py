@@ -33,7 +33,7 @@ def labelled(tmp_path: Path) -> Path:
     folder, random = tmp_path / "set", np.random.default_rng(0)
     rows = []
     for i in range(40):
-        size = [(16, 12), (30, 10), (9, 20)][i % 3]
+        size = [(32, 24), (60, 20), (18, 40)][i % 3]
         name = f"ISIC_{i:07d}"
         path = folder / "images" / f"part{i % 2}" / f"{name}{('.jpg', '.png')[i % 2]}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +48,8 @@ def labelled(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """The one image that the model is said to have been trained on."""
-    image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    """The one image that the model is said to have been made with."""
+    image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     (tmp_path / "data").mkdir()
     fingerprints.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
     monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
@@ -82,7 +82,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def picture(path: Path, colour: tuple[int, int, int]) -> Path:
-    Image.new("RGB", (16, 12), colour).save(path)
+    Image.new("RGB", (32, 24), colour).save(path)
     return path
 
 
@@ -189,8 +189,8 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     assert "1 of 41 images" in said and "copy (as ISIC_TRAIN)" in said
     cli.main([*map(str, call), "--output", str(tmp_path / "dropped"), "--shared", "drop"])
     dropped = json.loads((tmp_path / "dropped/metrics.json").read_text())
-    assert dropped.pop("shared_with_train") == {"asked": "drop", "left_out": 1}
-    assert dropped == {key: value for key, value in without.items() if key != "shared_with_train"}
+    assert dropped.pop("shared") == {"asked": "drop", "left_out": 1}
+    assert dropped == {key: value for key, value in without.items() if key != "shared"}
     cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
     assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
     (tmp_path / overlap.FINGERPRINTS).unlink()
@@ -209,7 +209,7 @@ def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
     write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *table])
     cli.main([str(argument) for argument in call])
     result = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert result["shared_with_train"] == {"asked": "drop", "left_out": 5} and result["n"]["images"] == len(rows) - 4
+    assert result["shared"] == {"asked": "drop", "left_out": 5} and result["n"]["images"] == len(rows) - 4
     assert result["robustness"]["n"]["images"] == 1, "chosen among those that are judged"
     write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *((name, dx, "L0") for name, dx, _ in table)])
     assert "nothing is left to judge on" in refusal(*call)

@@ -44,7 +44,7 @@ def spread(image: np.ndarray) -> tuple[float, float]:
     )
 
 
-sides, targets = st.integers(1, 300), st.integers(1, 200)
+sides, targets = st.integers(16, 300), st.integers(1, 200)
 
 
 @given(sides, sides, targets, targets, st.sampled_from(["PNG", "JPEG"]))
@@ -177,8 +177,10 @@ def test_a_turned_jpeg_is_as_sharp_as_a_turned_png() -> None:
     assert jpeg.std() > 0.9 * png.std()
 
 
-def test_one_pixel_is_an_image() -> None:
-    assert (read(encode(Image.new("RGB", (1, 1), COLOUR))) == COLOUR).all()
+def test_a_placeholder_is_no_image() -> None:
+    assert (read(encode(Image.new("RGB", (16, 16), COLOUR))) == COLOUR).all()
+    with pytest.raises(UserError, match="image image is 300 × 15 pixels, which shows nothing; replace the file"):
+        read(encode(Image.new("RGB", (300, 15), COLOUR)))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])

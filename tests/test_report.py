@@ -246,6 +246,12 @@ def test_robustness_is_shown(pristine: Path) -> None:  # noqa: F811
     assert (pristine / "plots/figures/robustness.png").exists()
 
 
+def test_mirror_images_are_spoken_of_only_where_teachers_are_asked_with_them(pristine: Path) -> None:  # noqa: F811
+    shown = results.load(pristine, params.load(pristine / "params.yaml")).robustness
+    told = [protocol_tables.robustness_tables(shown, mirrored)[0].caption for mirrored in (True, False)]
+    assert ["mirror" in caption for caption in told] == [True, False]
+
+
 def test_markers(tmp_path: Path) -> None:
     readme, fragment = tmp_path / "README.md", tmp_path / "results.md"
     start, end = fragments.markers("results")

@@ -93,8 +93,8 @@ def split(given: argparse.Namespace) -> None:
     from dermdistill.files import write_json
 
     try:
-        rows = pd.read_csv(given.table, dtype=str)
-        data = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+        rows = pd.read_csv(given.table, dtype=str, keep_default_na=False)
+        data = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise UserError(f"a table cannot be read ({error}); give a CSV file, after `dvc repro prepare`") from None
     if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
@@ -163,7 +163,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--labels", type=Path, required=True, help="table: image_id,dx or image,MEL,NV,…")
     command.add_argument("--output", type=Path, help="folder for predictions.csv, metrics.json, curves")
     command.add_argument(
-        "--shared", choices=("refuse", "drop", "keep"), default="refuse", help="images that look like ones trained on"
+        "--shared",
+        choices=("refuse", "drop", "keep"),
+        default="refuse",
+        help="images that look like one of train or val",
     )
     command.add_argument(
         "--robustness", type=_at_least(0), default=0, metavar="N", help="corrupt N of the images; minutes"

@@ -1,4 +1,4 @@
-"""A shipped model on somebody else's images: every figure of the protocol, and a refusal of images it was trained on.
+"""A shipped model on somebody else's images: every figure of the protocol, and a refusal of images it was made with.
 
 The same functions as the pipeline's, with the file's own thresholds, quantiles and deferral rules: nothing is
 fitted on the outside set, which only judges. Images are streamed, one batch in memory. Robustness is measured on
@@ -34,24 +34,24 @@ def evaluate(
     """Calibrated predictions and the content of a metrics file.
 
     Args:
-        shared: what to do with images the model was trained on: refuse the set, drop or keep them; one of SHARED.
+        shared: what to do with images of train or val, which made the model: refuse the set, drop or keep them.
         corrupt: how many images to corrupt for the section "robustness"; 0 leaves it out.
 
     Raises:
-        UserError: if labels and images do not fit together, or images are shared with train and ``shared`` is refuse.
+        UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
     """
     table = outside.read_labels(labels)
     readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
     p, prints = _run(detector, readers)
     twins = _shared(readers, prints, shared, detector)
-    kept = _untrained(table, twins)
+    kept = _unseen(table, twins)
     left_out, table = len(table) - len(kept), table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
     traits, rules = table.set_index("image_id"), _rules(detector)
     result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
     del result["raw"]  # calibration is inside the file
-    result["shared_with_train"] = {"asked": shared, "left_out": left_out}
+    result["shared"] = {"asked": shared, "left_out": left_out}
     if corrupt:
         result["robustness"] = _robustness(detector, thresholds, known, readers, corrupt)
     return known, result
@@ -83,13 +83,13 @@ def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np
 
 
 def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
-    """Images to leave out → the training image each of them looks like."""
+    """Images to leave out → the image of train or val each of them looks like."""
     if shared == "keep":
         return {}
     folder = overlap.root()
     if folder is None:
         missing = overlap.FINGERPRINTS
-        raise UserError(f"{missing} is missing, so images shared with train would go unseen; use --shared keep")
+        raise UserError(f"{missing} is missing, so images of train or val would go unseen; use --shared keep")
     names = list(readers)
     twins = overlap.copies(names, prints, folder)
     if not twins or shared == "drop":
@@ -97,20 +97,20 @@ def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detecto
     some = ", ".join(f"{a} (as {b})" for a, b in list(twins.items())[:5])
     if twins and shared == "refuse":
         raise UserError(
-            f"{len(twins)} of {len(names)} images look like ones that {detector.path.name} was trained on: {some}; "
+            f"{len(twins)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
             "give others, or --shared drop to leave them out"
         )
     if twins:
-        print(f"note: {len(twins)} images shared with train are left out: {some}", file=sys.stderr)
+        print(f"note: {len(twins)} images of train or val are left out: {some}", file=sys.stderr)
     return twins
 
 
-def _untrained(table: pd.DataFrame, twins: dict[str, str]) -> np.ndarray:
+def _unseen(table: pd.DataFrame, twins: dict[str, str]) -> np.ndarray:
     """Rows of ``table`` that may judge: of no lesion that one of ``twins`` shows, whichever photograph it is."""
-    trained = table["lesion_id"][table["image_id"].isin(list(twins))]
-    kept = np.flatnonzero(~table["lesion_id"].isin(trained))
+    seen = table["lesion_id"][table["image_id"].isin(list(twins))]
+    kept = np.flatnonzero(~table["lesion_id"].isin(seen))
     if not len(kept):
-        raise UserError("every lesion is shared with train; nothing is left to judge on")
+        raise UserError("every lesion is one of train or val; nothing is left to judge on")
     if more := len(table) - len(kept) - len(twins):
         print(f"note: {more} more images of the same lesions are left out", file=sys.stderr)
     return kept
@@ -119,7 +119,7 @@ def _untrained(table: pd.DataFrame, twins: dict[str, str]) -> np.ndarray:
 def _photographs(readers: dict[str, Reader], folder: Path) -> dict[str, str]:
     found = overlap.photographs(list(readers), lambda name, *size: pixels.read(readers[name](), name, *size), folder)
     if found is None:
-        print("note: without the training images only copies are found, not new photographs", file=sys.stderr)
+        print("note: without the prepared images only copies are found, not new photographs", file=sys.stderr)
     return found or {}
 
 

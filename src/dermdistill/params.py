@@ -1,8 +1,9 @@
 """What may stand in ``params.yaml``: names, types and ranges; anything else is refused in a sentence.
 
 No field has a default, on purpose: every number that can change a result stands in ``params.yaml``,
-where DVC sees it. This module therefore cannot change a result, and no stage lists it as a
-dependency; the values themselves reach DVC through each stage's ``params:``.
+where DVC sees it, through each stage's ``params:``. No stage lists this module as a dependency. What it
+derives must therefore stay names, one weight (``KD.beta``) and one count (``Predict.passes``): whoever changes how
+these follow from the values forces the stages that use them, since DVC will not.
 """
 
 import difflib

@@ -72,7 +72,7 @@ def propose(known: Fingerprints, thresholds: Thresholds) -> np.ndarray:
 def verify(
     images: Images, features: Sequence[geometry.Features], pairs: np.ndarray, thresholds: Thresholds
 ) -> pd.DataFrame:
-    """What :func:`geometry.match` measures for each pair, and ``confirmed``: by that, or because the pixels are equal."""
+    """What :func:`geometry.match` measures for each pair, and ``confirmed``: by that, or by equal pixels."""
 
     def one(pair: np.ndarray) -> tuple[float, float, float, bool]:
         i, j = map(int, pair)

@@ -1,6 +1,6 @@
-"""Has the model been trained on this picture? A perceptual hash of each training image, kept in git.
+"""Was the model made with this picture? A perceptual hash of each image of train and val, kept in git.
 
-An outside set that shares images with train (HAM10000 is part of several public archives) would flatter every figure.
+An outside set that shares images with them (HAM10000 is part of several public archives) would flatter every figure.
 The hash is the sign pattern of the lowest 16 × 16 frequencies of the grey image (pHash: Zauner, 2010, with 256 bits
 instead of 64, which confuse different lesions of the same composition). On HAM10000 a copy at a fifth of the pixels or
 saved as JPEG of quality 20 to 30 differs in at most 32 bits. Of all its 50 million pairs with different lesion ids,
@@ -40,7 +40,7 @@ def table(image_id: Iterable[str], images: Iterable[np.ndarray]) -> pd.DataFrame
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n,) and fingerprints (n, 32) uint8; UserError if the file is missing or no such table."""
     try:
-        known = pd.read_csv(path, dtype=str)
+        known = pd.read_csv(path, dtype=str, keep_default_na=False)
         bits = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in known["fingerprint"]]
         return known["image_id"].to_numpy(dtype=str), np.stack(bits).reshape(-1, SIDE * SIDE // 8)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def nearest(unknown: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def shared(image_id: list[str], unknown: np.ndarray, path: str | Path) -> list[tuple[str, str]]:
-    """(image, training image) of every one of ``image_id`` whose fingerprint is one of the file's, near enough."""
+    """(image, known image) of every one of ``image_id`` whose fingerprint is one of the file's, near enough."""
     names, known = read(path)
     index, distance = nearest(unknown, known)
     return [(image_id[i], str(names[index[i]])) for i in np.flatnonzero(distance <= LIMIT)]

@@ -28,7 +28,6 @@ from dermdistill.errors import UserError
 from dermdistill.files import atomic
 
 CHUNK = 64  # images in memory at once
-SMALLEST = 16  # pixels of the shorter side; below it is a placeholder, not a photograph
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,11 @@ def decoded(content: bytes, name: str, height: int, width: int) -> tuple[np.ndar
     """One image fitted to ``(height, width, 3)``, and what its file was.
 
     Raises:
-        UserError: when it is no readable image, too large, or too small to show anything.
+        UserError: as ``pixels.read``.
     """
     fitted = pixels.read(content, name, height, width)
     with Image.open(io.BytesIO(content)) as image:  # the header only
         mode, size = image.mode, image.size
-    if min(size) < SMALLEST:
-        raise UserError(f"image {name} is {size[0]} × {size[1]} pixels, which shows nothing; replace the file")
     return fitted, Source(hashlib.sha256(fitted.tobytes()).hexdigest()[:16], *size, mode, len(content))
 
 

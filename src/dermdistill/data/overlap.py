@@ -1,9 +1,11 @@
-"""Has the model been trained on these images? An outside set against the training images, in two looks.
+"""Was the model made with these images? An outside set against those of train and val, in two looks.
 
-A copy (re-encoded, scaled, recoloured) is known by its perceptual hash, which lies in git for every training image
-(:mod:`dermdistill.data.fingerprints`). Another photograph of a lesion trained on is found the way the audit finds
-twins, shared local features and then the geometric check; that needs the training images themselves, so it is
-done where they are. Of HAM10000's 3,207 pairs with one lesion id the hash finds 4 in 100, the second look 68.
+Train taught the weights, val chose thresholds, temperature and which model ships; both flatter an outside figure.
+
+A copy (re-encoded, scaled, recoloured) is known by its perceptual hash, which lies in git for each of them
+(:mod:`dermdistill.data.fingerprints`). Another photograph of such a lesion is found the way the audit finds twins,
+shared local features and then the geometric check; that needs the prepared images, so it is done where they are. Of
+HAM10000's 3,207 pairs with one lesion id the hash finds 4 in 100, the second look 68.
 
 An empty answer therefore does not prove that a set is new.
 """
@@ -27,7 +29,7 @@ Read = Callable[[], np.ndarray]  # (H, W, 3) uint8
 
 @dataclass(frozen=True)
 class Joined:
-    """Training images, some rows of an array (N, H, W, 3), and after them outside ones, read when looked at."""
+    """Images of train and val, some rows of an array (N, H, W, 3), and after them outside ones, read when looked at."""
 
     array: np.ndarray
     rows: np.ndarray
@@ -42,21 +44,21 @@ class Joined:
 
 
 def root() -> Path | None:
-    """The folder below which the training images' fingerprints lie."""
+    """The folder below which the fingerprints lie."""
     return next((folder for folder in ROOTS if (folder / FINGERPRINTS).exists()), None)
 
 
 def copies(names: list[str], prints: np.ndarray, folder: Path) -> dict[str, str]:
-    """Outside image → the training image it is a copy of; ``prints`` (n, 32) as of ``fingerprints.fingerprint``."""
+    """Outside image → the image of train or val it is a copy of; ``prints`` (n, 32): ``fingerprints.fingerprint``."""
     return dict(fingerprints.shared(names, prints, folder / FINGERPRINTS))
 
 
 def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], folder: Path) -> dict[str, str] | None:
-    """Outside image → a training image of the same lesion; None where the training images are not prepared.
+    """Outside image → an image of train or val of the same lesion; None where those are not prepared.
 
     Args:
         names: ids of the outside images.
-        read: id, height, width → pixels of an outside image; they must fit the training images'.
+        read: id, height, width → pixels of an outside image; they must fit the prepared ones'.
     """
     prepared = folder / "data/prepared/images.npy", folder / "data/prepared/metadata.csv"
     if not all(path.exists() for path in prepared):

@@ -23,6 +23,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SMALLEST = 16  # pixels of the shorter side; below it is a placeholder, not a photograph
 LARGEST = 200_000_000  # pixels; such photographs are real, larger ones are taken for decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow's warning is no error and not safe among threads
 
@@ -31,12 +32,16 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
     """Decode one image (a path or a file's bytes) and fit it to ``(height, width, 3)`` uint8.
 
     Raises:
-        UserError: naming ``name``, when there is no such file or its content is no readable image.
+        UserError: naming ``name``, when there is no such file, or its content is no readable image, too large, or too
+            small to show anything.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             if image.width * image.height > LARGEST:
                 raise UserError(f"image {name} has more than {LARGEST:,} pixels; scale it down")
+            if min(image.size) < SMALLEST:
+                size = f"{image.width} × {image.height}"
+                raise UserError(f"image {name} is {size} pixels, which shows nothing; replace the file")
             side = max(height, width)  # not (width, height): the photograph may lie on its side
             image.draft("RGB", (side, side))  # JPEG: decode at the smallest scale that suffices
             return fit(image, height, width)

@@ -24,7 +24,8 @@ def _thresholds(root: Path, results: Results) -> list[Drawn]:
     for role in ("teacher", "student"):
         model = roles[role]
         thresholds = results.calibration[model]["thresholds"]
-        chosen = {"95 %" if name == "sensitivity" else name: value for name, value in thresholds.items()}
+        target = f"{results.settings.calibrate.sensitivity:.0%}".replace("%", " %")
+        chosen = {target if name == "sensitivity" else name: value for name, value in thresholds.items()}
         figure = curve_plots.threshold(curve(root, "threshold", model), chosen, f"{model}, holdout")
         alt = f"Sensitivity, specificity and F1 of {model} by threshold on the holdout."
         text = "Vertical lines: the thresholds chosen on validation."

@@ -30,7 +30,7 @@ def texts(found: Results) -> dict[str, str]:
     """Name → Markdown of every fragment."""
     shipped, teacher = found.settings.shipped, cases.roles(found.settings)["teacher"]
     val, holdout = found.val[shipped], found.holdout[shipped]
-    robust = protocol_tables.robustness_tables(found.robustness)[:1]
+    robust = protocol_tables.robustness_tables(found.robustness, found.settings.predict.flips)[:1]
     kept = [protocol_tables.keep_table(val, holdout), protocol_tables.conformal_table(val, holdout)]
     return {
         "results": _results(found),

@@ -226,8 +226,11 @@ def conformal_table(val: Metrics, holdout: Metrics) -> Table:
     )
 
 
-def robustness_tables(results: Mapping[str, Metrics]) -> list[Table]:
-    """Clean, mean drop with interval, and the drop by corruption, model beside model."""
+def robustness_tables(results: Mapping[str, Metrics], mirrored: bool) -> list[Table]:
+    """Clean, mean drop with interval, and the drop by corruption, model beside model.
+
+    ``mirrored``: whether teachers answer to mirror images elsewhere, as they do not here.
+    """
     mean_rows, by_rows = [], []
     for model, found in results.items():
         clean = [Cell(number(found["clean"][figure])) for figure in ("roc_auc", "macro_f1")]
@@ -243,9 +246,13 @@ def robustness_tables(results: Mapping[str, Metrics]) -> list[Table]:
     caption = (
         f"{n['images']:,} images of the holdout ({n['melanoma']:,} melanomas), clean and corrupted in "
         f"{len(first['cells'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % interval "
-        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %. "
-        "Teachers are asked once an image here, without mirror images, so their clean figures differ from those above."
+        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %."
     )
+    if mirrored:
+        caption += (
+            " Teachers are asked once an image here, without mirror images, so their clean figures differ from those "
+            "above."
+        )
     head = ["model", "AUC, clean", "mean drop", "macro-F1, clean", "mean drop", "least moved"]
     shown = [f"{figure}, {model}" for figure in ("AUC", "F1") for model in results]
     return [

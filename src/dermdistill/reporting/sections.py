@@ -119,7 +119,7 @@ def abstention(at: Page) -> Section:
 
 
 def robustness(at: Page) -> Section:
-    shown = page.tables(*protocol_tables.robustness_tables(at.results.robustness))
+    shown = page.tables(*protocol_tables.robustness_tables(at.results.robustness, at.results.settings.predict.flips))
     return Section("robustness", "Robustness", [*shown, at.figures("robustness")])
 
 

@@ -1,0 +1,39 @@
+"""A drawn lesion beside the shipped file, with its answer: the first check for whoever runs it in another runtime.
+
+Written as a photograph and as the pixels it becomes, so that preparation and network can be checked one by one.
+No image of the data set leaves here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dermdistill.data import phantom, pixels
+from dermdistill.deployment.runtime import Detector
+from dermdistill.files import atomic
+
+
+def write(model: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """``example.jpg`` and ``example.png`` beside ``model``.
+
+    Returns:
+        the pixels (1, H, W, 3), and what the manifest says of them.
+    """
+    shipped, photograph, prepared = Detector(model), model.with_name("example.jpg"), model.with_name("example.png")
+    content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * shipped.height, 4 * shipped.height))
+    shown = pixels.read(content, photograph.name, shipped.height, shipped.width)
+    with atomic(photograph) as path:
+        path.write_bytes(content)
+    with atomic(prepared) as path:
+        Image.fromarray(shown).save(path)
+    return shown[None], {
+        "photograph": photograph.name,
+        "pixels": prepared.name,
+        "probabilities": [round(float(p), 6) for p in shipped.predict(shown[None])[0]],
+        "in_words": (
+            f"A drawn lesion. {photograph.name}, prepared as above, becomes {prepared.name}, up to how a JPEG is "
+            f"decoded; to the pixels of {prepared.name} the file answers with these probabilities, up to rounding."
+        ),
+    }
