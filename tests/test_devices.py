@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import torch
-from conftest import change_params, environment
+from conftest import REPOSITORY, change_params, environment
 
 from dermdistill.errors import UserError
 from dermdistill.learning import devices
@@ -26,15 +26,19 @@ SAME = 1e-5  # float32 sums in another order: largest difference of a weight, ov
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 
 
-def launch() -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "stages.train_teacher", "small"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN += ["-m", "stages.train_teacher", "small"]
+FABRIC = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator=cpu", "--devices=2"]
+FABRIC += [str(REPOSITORY / "stages/train_teacher.py"), "small"]
+
+
+def launch(command: list[str] = TORCHRUN) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def together() -> tuple[int, str]:
+def together(command: list[str] = TORCHRUN) -> tuple[int, str]:
     """Exit code and output of a training by two processes."""
-    process = launch()
+    process = launch(command)
     output, _ = process.communicate(timeout=280)
     return process.returncode, output
 
@@ -63,6 +67,15 @@ def test_two_processes_end_with_the_weights_of_one(project: Path, mixup: float) 
     assert np.allclose(history, other, atol=1e-4)
     assert output.count("melanoma AUC on val") == 2  # epochs; the second process is silent
     assert not list(Path("runtime/checkpoints").iterdir())
+
+
+def test_fabric_run_starts_the_same_training(project: Path) -> None:
+    code, output = together()
+    assert code == 0, output
+    weights, _ = result()
+    code, output = together(FABRIC)
+    assert code == 0, output
+    assert largest_difference(weights, result()[0]) == 0 and output.count("melanoma AUC on val") == 2
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from dermdistill import cli
 from dermdistill.classes import CLASSES
+from dermdistill.data.dataset import load_split
 from dermdistill.data.splits import PARTS, assign, audit, folds, lesions_by_diagnosis, twin_groups
 from dermdistill.data.splits import given as given_split
 from dermdistill.errors import UserError
-from stages import split
+from stages import split, traits
 
 SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
 
@@ -293,6 +294,29 @@ def test_the_stage_gives_every_image_one_part_and_reports_no_leak(project: Path)
         table = pd.read_csv(f"data/splits/{part}.csv", dtype=str)
         merged = table.merge(metadata, on=["image_id", "lesion_id", "dx", "dx_type"])
         assert len(merged) == len(table) == facts["images"][part]
+
+
+def test_ids_are_text_whatever_they_look_like(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
+    odd = {"image_id": ["NA", "null", "0012", "12"], "lesion_id": ["nan", "None", "007", "7"]}
+    for column, names in odd.items():
+        new = dict(zip(metadata.drop_duplicates("lesion_id")[column], names, strict=False))
+        metadata[column] = metadata[column].replace(new)
+    metadata.to_csv("data/prepared/metadata.csv", index=False)
+    Path("data/splits/assignment.json").unlink()
+    split.main()
+    parts = [load_split(part) for part in PARTS]
+    assert set(odd["image_id"]) < {name for part in parts for name in part.image_id}
+    assert set(odd["lesion_id"]) < {name for part in parts for name in part.lesion_id}
+    assert sorted(row for part in parts for row in part.rows) == list(range(len(metadata)))
+    assert json.loads(Path("metrics/split.json").read_text())["lesions_in_several_parts"] == 0
+    traits.main()
+    measured = {name for part in parts[1:] for name in part.image_id}
+    table = pd.read_csv("data/traits.csv", dtype=str, keep_default_na=False)
+    assert set(table["image_id"]) == measured
+    metadata[["image_id"]].assign(part="train").to_csv("mine.csv", index=False)
+    cli.main(["split", "mine.csv"])
+    assert f"{metadata['lesion_id'].nunique():,} lesions" in capsys.readouterr().out
 
 
 def test_the_stage_keeps_a_committed_assignment(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

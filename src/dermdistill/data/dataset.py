@@ -39,8 +39,8 @@ def load_split(name: str, root: str | Path = "data") -> Split:
     """The part ``name`` (train, val or holdout), sorted by image id."""
     path = Path(root) / "splits" / f"{name}.csv"
     try:
-        table = pd.read_csv(path, dtype=str).sort_values("image_id")
-        order = pd.read_csv(Path(root) / "prepared" / "metadata.csv", usecols=["image_id"], dtype=str)["image_id"]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).sort_values("image_id")
+        order = pd.read_csv(Path(root) / "prepared" / "metadata.csv", dtype=str, keep_default_na=False)["image_id"]
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro split` makes it") from None
     rows = pd.Index(order).get_indexer(pd.Index(table["image_id"]))

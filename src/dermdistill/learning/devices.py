@@ -46,7 +46,8 @@ def start(settings: Devices) -> Fabric:
         num_nodes=count() // local,
         precision=settings.precision,
     )
-    fabric.launch()
+    if "LT_CLI_USED" not in os.environ:  # `fabric run` has launched already, and refuses to do so again
+        fabric.launch()
     return fabric
 
 
