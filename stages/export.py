@@ -1,8 +1,7 @@
 """Write the student that ships in every format, run each on all of val, and refuse what strays from PyTorch."""
 
-import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from dermdistill.deployment import export, formats, ladder, quantize
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, metrics, parity, predictions
-from dermdistill.files import write_json
+from dermdistill.files import atomic, write_json
 from dermdistill.learning import models
 
 FOLDER, SHIPPED = Path("models/exported"), Path("models/deploy/student.int8.onnx")
@@ -25,23 +24,24 @@ def main() -> None:
     val = predictions.read(f"predictions/val/{student}.csv")
     exact = parity.Version(fitted.apply(val.probabilities), fitted.thresholds["sensitivity"])
     limits = settings.export.max_dp, settings.quantize.limits.model_dump(), settings.export.max_dp_unoptimised
-    with tempfile.TemporaryDirectory() as scratch:  # what is refused never has its final name
-        files = write(settings, student, fitted, Path(scratch))
+    with ExitStack() as unfinished:  # what is refused never has its final name
+        files = write(settings, student, fitted, unfinished)
         found = {name: measure(name, path, val, exact, settings) for name, path in files.items()}
         if wrong := [f"{name}: {item}" for name, row in found.items() for item in parity.crossed(row, *limits)]:
             raise UserError(f"exports stray from PyTorch on val ({'; '.join(wrong)}); change export.* or quantize.*")
-        shutil.copytree(scratch, FOLDER, dirs_exist_ok=True)
     report = {"reference": f"{student}, PyTorch", "n": len(val), "formats": found}
     write_json("metrics/export.json", metrics.rounded(report, 9))
     tracking.record(f"export {student}", settings.export.model_dump(), report)
 
 
-def write(settings: params.Params, student: str, fitted: calibration.Calibration, folder: Path) -> dict[str, Path]:
-    """The files by format, all calibrated, in ``folder``; INT8 ONNX is the shipped file itself."""
+def write(
+    settings: params.Params, student: str, fitted: calibration.Calibration, unfinished: ExitStack
+) -> dict[str, Path]:
+    """The files by format, all calibrated, ``unfinished`` until that ends; INT8 ONNX is the shipped file itself."""
     rows = quantize.choose(load_split("train").rows, settings.quantize.calibration_images, settings.quantize.seed)
     classifier, card = models.load(f"models/students/{student}")
     model = formats.calibrated(classifier, fitted.temperature, fitted.bias)
-    files = {name: folder / formats.FILES[name] for name in settings.export.formats}
+    files = {name: unfinished.enter_context(atomic(FOLDER / formats.FILES[name])) for name in settings.export.formats}
     for name, path in files.items():
         if name == "onnx":
             source, origin = f"models/quantized/{settings.shipped}/fp32.onnx", {"id": student}

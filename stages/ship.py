@@ -35,7 +35,7 @@ def main() -> None:
         limits = {"max_bytes": LARGEST, "max_decisions_differ": 0, "max_max_abs_dp": tolerance}
         if wrong := parity.broken(report, limits):
             raise UserError(f"{TARGET} is not shipped: on val {', '.join(wrong)}; change quantize.* or retrain")
-    shown, told = example.write(TARGET)
+        shown, told = example.write(path, TARGET.parent)
     card_shipped = {"model": TARGET.name, "bytes": report["bytes"]} | text | {"example": told}
     write_json(TARGET.with_suffix(".json"), card_shipped)
     write_json("metrics/ship.json", {"id": model_id, "sha256": text["sha256"]} | metrics.rounded(report, 9))

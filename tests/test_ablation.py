@@ -82,7 +82,7 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         ({"students.tiny.epochs": 3}, {"control", "kd_T1_a0.5", "dist"}),  # cells have their own
         ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
-        ({"teachers.lite0.epochs": 1}, {"control"}),  # who has no teacher
+        ({f"teachers.{COMMITTED['kd']['teachers'][0]}.epochs": 1}, {"control"}),  # who has no teacher
         ({"kd.views": 7}, {"control", "kd_T1_a0.5", "dist"}),  # whose five epochs show the first five
         ({"kd.views": 4}, set()),
         ({"train.ema": 0.5}, set()),

@@ -157,7 +157,7 @@ def test_summary_follows_the_contract(pristine: Path) -> None:  # noqa: F811
 def test_a_winner_needs_an_interval_without_zero(low: float, high: float, word: str) -> None:
     sentence = tables.verdict(Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high, 0.043))
     assert [found for found in ("a tie", "better", "worse") if found in sentence] == [word]
-    assert ("one of 0.043 would be found four times in five" in sentence) == (word == "a tie")
+    assert ("a true difference of 0.043 would show in four of five such data sets" in sentence) == (word == "a tie")
 
 
 def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> None:  # noqa: F811
@@ -194,7 +194,7 @@ def test_seeds_are_summarised_only_when_there_are_several(pristine: Path) -> Non
 def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:  # noqa: F811
     settings = params.load(pristine / "params.yaml")
     found = comparisons.pairs(settings, comparisons.published(pristine, settings))
-    for pair in ("student_tiny control_tiny", "int8_tiny teacher_ensemble", "int8_tiny baseline_logistic"):
+    for pair in ("student_tiny control_tiny", f"int8_tiny {settings.teacher_id}", "int8_tiny baseline_logistic"):
         assert tuple(pair.split()) in found
     assert len(found) == len(set(found)) and all(a != b for a, b in found)
     seeded = comparisons.families(["teacher_a", "student_b_s0", "student_b_s1", "baseline_svm"])

@@ -238,6 +238,12 @@ def test_a_tampered_number_is_named(project: Path, name: str, keys: list[str]) -
     assert any(line.startswith(f"{name}:{'.'.join(keys)}: committed 0.987654 vs recomputed") for line in found)
 
 
+def test_the_mean_of_one_teacher_is_that_teacher(project: Path) -> None:
+    name = "predictions/holdout/teacher_ensemble.csv"
+    (project / name).write_text((project / name).read_text() + "\n")
+    assert any(line.startswith(f"{name}: is not predictions/holdout/teacher_") for line in verify(project))
+
+
 def test_a_tampered_interval_is_named(project: Path) -> None:
     name = "metrics/holdout/control_tiny_s0.json"
     edit(project / name, ["intervals", "melanoma.roc_auc"], [0.5, 0.99])

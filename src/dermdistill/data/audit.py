@@ -1,8 +1,8 @@
 """Leakage that lesion ids do not show: photographs of one lesion that carry two ids ("twins").
 
 Two cheap searches propose pairs (:mod:`dermdistill.data.candidates`), a geometric check confirms some of them
-(:mod:`dermdistill.data.geometry`), and lesions joined by a confirmed pair stand in one part of the split
-(:mod:`dermdistill.data.splits`). The thresholds were set on HAM10000 by looking: ``twin_labels.csv`` holds
+(:mod:`dermdistill.data.geometry`), as equal pixels do, and lesions joined by a confirmed pair stand in one part of
+the split (:mod:`dermdistill.data.splits`). The thresholds were set on HAM10000 by looking: ``twin_labels.csv`` holds
 the pairs that were looked at and the verdicts, :func:`precision` measures against them.
 
 Deliberately absent: closing groups over unconfirmed pairs, and any use of the diagnosis to confirm.
@@ -36,7 +36,7 @@ class Images(Protocol):
 
 
 class Thresholds(NamedTuple):
-    """What makes a candidate (``votes`` or ``hash_distance``), and what confirms it (both of the others)."""
+    """What makes a candidate (``votes`` or ``hash_distance``), and what confirms it (both others, or equal pixels)."""
 
     votes: int
     hash_distance: int

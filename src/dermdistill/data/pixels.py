@@ -56,10 +56,10 @@ def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     """Upright, RGB, centre crop to ``width / height``, antialiased resampling; (height, width, 3) uint8.
 
     Raises:
-        ValueError: of grey values with 32 bits, whose black and white nobody knows.
+        ValueError: of grey values that come as 32-bit numbers, whose black and white nobody knows.
     """
     if image.mode in ("I", "F"):
-        raise ValueError("grey values of 32 bits; save it with 8 or 16")
+        raise ValueError("grey values of unknown range, not 8 bits or a PNG of 16")
     turn = _turn(image)
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))

@@ -15,13 +15,13 @@ from dermdistill.deployment.runtime import Detector
 from dermdistill.files import atomic
 
 
-def write(model: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """``example.jpg`` and ``example.png`` beside ``model``.
+def write(model: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """``example.jpg`` and ``example.png`` into ``folder``, where the file ``model`` will stand.
 
     Returns:
         the pixels (1, H, W, 3), and what the manifest says of them.
     """
-    shipped, photograph, prepared = Detector(model), model.with_name("example.jpg"), model.with_name("example.png")
+    shipped, photograph, prepared = Detector(model), folder / "example.jpg", folder / "example.png"
     content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * shipped.height, 4 * shipped.height))
     shown = pixels.read(content, photograph.name, shipped.height, shipped.width)
     with atomic(photograph) as path:
@@ -34,6 +34,7 @@ def write(model: Path) -> tuple[np.ndarray, dict[str, Any]]:
         "probabilities": [round(float(p), 6) for p in shipped.predict(shown[None])[0]],
         "in_words": (
             f"A drawn lesion. {photograph.name}, prepared as above, becomes {prepared.name}, up to how a JPEG is "
-            f"decoded; to the pixels of {prepared.name} the file answers with these probabilities, up to rounding."
+            f"decoded; to the pixels of {prepared.name} the file answers with these probabilities. Another "
+            "processor or runtime rounds 8-bit layers in another way, and may stray by some hundredths."
         ),
     }

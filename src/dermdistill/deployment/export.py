@@ -240,8 +240,8 @@ def _manifest(height: int, width: int) -> dict[str, Any]:
                 "Turn the photograph upright (EXIF), convert it to RGB, crop its centre to the aspect "
                 f"{width}:{height}, scale the crop to {width} x {height} pixels with an antialiasing bicubic "
                 "filter, and pass the bytes as they are: normalisation, calibration and softmax are in the graph. "
-                "A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size first, as long as it stays larger than that; "
-                "so it was for the figures measured."
+                f"A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size first, as long as both sides keep "
+                f"{max(height, width)} pixels."
             ),
         },
         "output": {"name": "probabilities", "type": "float32", "shape": ["N", len(CLASSES)]},

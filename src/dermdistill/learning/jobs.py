@@ -36,7 +36,7 @@ def train(
 
     Args:
         model_id: also names checkpoint, history and tracked run.
-        seed: of weights, order, views and dropout.
+        seed: of weights, order and dropout, and of the views unless they are stored.
         make_loss: given the class-weighted cross-entropy, the loss to minimise.
         inputs: whatever else the result depends on (teachers' hashes, KD parameters).
         views, targets: as in ``training.Job``.

@@ -1,7 +1,7 @@
 """Teachers' answers to fixed views of the training images, computed once for all students that learn from them.
 
-The views are those a training with seed 0 shows in its first K epochs; a student of stored answers sees view e mod K in
-epoch e, whatever its own seed, which still decides its initial weights, the order of images and dropout. Each teacher
+The views are those a training with seed 0 shows in its first K epochs; a student of stored answers and its control see
+view e mod K in epoch e, whatever their seed, which still decides weights, the order of images and dropout. Each teacher
 answers on its own (``soften@NAME``: one process each, kept when the others change), view by view, so that a killed
 process goes on with the view it was at. Whoever reads answers checks that they belong to the teacher, the images and
 the augmentation at hand. K = 0 stores none: then the teachers answer in the loop, to new views in every epoch.

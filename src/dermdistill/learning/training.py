@@ -2,8 +2,8 @@
 
 AdamW with warm-up and cosine decay, class-weighted loss, a moving average of the weights; kept is the
 average at the last epoch or at the one with the best melanoma AUC on val (``keep``). Everything random
-is a function of (seed, epoch, image), and a checkpoint closes every epoch: killed and started again, a
-training ends with the same bits as one never killed.
+is a function of (seed, epoch, image) or of a stored view, and a checkpoint closes every epoch: killed
+and started again, a training ends with the same bits as one never killed.
 Several processes share each batch; see ``devices``.
 Deliberately absent: callbacks.
 """
@@ -37,7 +37,7 @@ from dermdistill.params import Model, Train
 
 History = list[dict[str, float]]
 Log = Callable[[dict[str, float], int], None]
-STORED = 0  # seed of the stored views, the same for students of any seed
+STORED = 0  # seed of the stored views, the same for students and controls of any seed
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ PICTURES = {
     "montage": ("Six images of each diagnosis", "Drawn by a fixed seed, each from another lesion."),
     "twins_confirmed": (
         "Confirmed twins",
-        "Pairs of different lesion ids that the geometric check calls one lesion.",
+        "Pairs of different lesion ids that the geometric check calls one lesion, or with equal pixels.",
     ),
     "twins_rejected": ("Rejected candidates", "Pairs that looked alike to the search and failed the geometric check."),
 }
@@ -122,8 +122,8 @@ def sentences(prepared: dict[str, Any], audit: dict[str, Any], split: dict[str, 
     seen, within = audit["labelled_by_eye"], audit["within_lesions"]
     said.append(
         f"Of {audit['candidates_of_different_lesions']:,} candidate pairs with different lesion ids, the geometric "
-        f"check confirmed {audit['confirmed_twins']}. Of {within['pairs']:,} pairs with one lesion id it confirmed "
-        f"{within['confirmed']:,}: so much of what is the same lesion it finds."
+        f"check or equal pixels confirmed {audit['confirmed_twins']}. Of {within['pairs']:,} pairs with one lesion id "
+        f"they confirmed {within['confirmed']:,}: so much of what is the same lesion they find."
     )
     told = seen["confirmed_and_same"] + seen["confirmed_but_different"]
     if told:

@@ -24,7 +24,7 @@ def _thresholds(root: Path, results: Results) -> list[Drawn]:
     for role in ("teacher", "student"):
         model = roles[role]
         thresholds = results.calibration[model]["thresholds"]
-        target = f"{results.settings.calibrate.sensitivity:.0%}".replace("%", " %")
+        target = f"{100 * results.settings.calibrate.sensitivity:g} %"
         chosen = {target if name == "sensitivity" else name: value for name, value in thresholds.items()}
         figure = curve_plots.threshold(curve(root, "threshold", model), chosen, f"{model}, holdout")
         alt = f"Sensitivity, specificity and F1 of {model} by threshold on the holdout."

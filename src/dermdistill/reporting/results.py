@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
 def read_table(root: Path, name: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(root / name)
+        return pd.read_csv(root / name, converters={"image_id": str})  # not a number, nor missing if it reads NA
     except FileNotFoundError:
         raise UserError(f"{root / name} does not exist; `dvc repro` makes it") from None
 

@@ -23,7 +23,7 @@ POINT = "operating_points.sensitivity"  # the operating point that ships
 class Comparison(NamedTuple):
     """Melanoma AUC of ``first`` minus that of ``second`` on the holdout, with its paired 95 % interval.
 
-    ``detectable``: the difference that would have been told from none in four of five data sets.
+    ``detectable``: the true difference that would show in four of five data sets.
     """
 
     first: str
@@ -65,7 +65,7 @@ def verdict(item: Comparison, quote: str = "") -> str:
     sign = "+" if item.difference >= 0 else ""
     measured = f"{sign}{number(item.difference)} (95 % interval {bounds((item.low, item.high))})"
     if item.low <= 0 <= item.high:
-        found = f"; one of {number(item.detectable)} would be found four times in five"
+        found = f"; a true difference of {number(item.detectable)} would show in four of five such data sets"
         return f"{first} and {second} are a tie: the difference in melanoma AUC is {measured}{found}."
     relation = "better" if item.difference > 0 else "worse"
     return f"{first} is {relation} than {second}: the difference in melanoma AUC is {measured}."

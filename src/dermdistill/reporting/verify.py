@@ -124,7 +124,21 @@ def _check_robustness(root: Path, settings: Params) -> list[str]:
             found += differences(name, read_json(root / name), robustness.of_model(root, model, *numbers), ROUNDING)
         except UserError as error:
             found.append(str(error))
-    return found
+    return found + _check_mean_of_one(root, settings)
+
+
+def _check_mean_of_one(root: Path, settings: Params) -> list[str]:
+    """Robustness is that of the mean of the teachers: where there is one, of what must be that one itself."""
+    one, mean = settings.teacher_id, "teacher_ensemble"
+    folders = (
+        {} if one == mean else {"predictions/val": "csv", "predictions/holdout": "csv", "metrics/calibrate": "json"}
+    )
+    pairs = [(f"{folder}/{one}.{kind}", f"{folder}/{mean}.{kind}") for folder, kind in folders.items()]
+    return [f"{b}: is not {a}, whose mean it is" for a, b in pairs if _bytes(root / a) != _bytes(root / b)]
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def _check_compared(root: Path, settings: Params) -> list[str]:
