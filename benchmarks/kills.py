@@ -25,7 +25,7 @@ import yaml
 from dermdistill.data import phantom
 from dermdistill.files import sha256, write_json
 from dermdistill.presets import merged
-from stages import distill, prepare, raw, split, train_teacher
+from stages import audit, distill, ensemble, prepare, raw, split, train_teacher
 
 CUT = {"stages": 1, "blocks": 1, "head": 16}
 SMALL = {"weights": "none", "cut": CUT, "epochs": 8}
@@ -34,6 +34,7 @@ CHANGES = {
     "train": {"batch_size": 16, "augment": {"hair": 2, "blur": 0.5, "erase": 0.2}},
     "teachers": {"lite0": SMALL | {"mixup": 0.2}},
     "students": {"tiny": SMALL},
+    "kd": {"teachers": ["lite0"], "views": 0},  # in the loop
 }
 TEACHER, STUDENT = Path("models/teachers/teacher_lite0"), Path("models/students/student_tiny_s0")
 CHECKPOINTS = Path("runtime/checkpoints")
@@ -55,6 +56,8 @@ def main(wanted: int = 50) -> None:
             start = time.monotonic()
             assert follow(train, None) == 0
             reference[kind], seconds[kind] = bits(folder), time.monotonic() - start
+            if kind == "teacher":
+                ensemble.main()  # of one
         kills: list[dict[str, object]] = []
         trainings = identical = 0
         while len(kills) < wanted:
@@ -85,7 +88,7 @@ def main(wanted: int = 50) -> None:
 def project(params: dict[str, object]) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     phantom.write(Path("data/raw"), lesions=120, seed=0, height=60, width=80, progress=False)
-    for stage in (raw, prepare, split):
+    for stage in (raw, prepare, audit, split):
         stage.main()
 
 

@@ -47,18 +47,20 @@ from dermdistill.params import Cut, Model
 RESULTS = Path("benchmarks/results/training.json")
 IMAGES = 7040  # in full batches, that one epoch of the committed run shows
 HEIGHT, WIDTH, BATCH = 150, 200, 32
+RUN = params.load()
+TEACHERS = [RUN.teacher(name).arch for name in RUN.kd.teachers]
 TINY = Cut(stages=5, blocks=1, head=512)
 PAIRS = {  # teachers, of which the first is the one trained, and student
     "small": (["tf_efficientnet_lite0"], ("tf_efficientnet_lite0", TINY)),
     "big": (["resnet50"], ("mobilenetv2_100", None)),
-    "tiny": (["tf_efficientnet_lite0", "tf_efficientnet_lite2"], ("tf_efficientnet_lite0", TINY)),
-    "mobilenetv3": (["tf_efficientnet_lite0", "tf_efficientnet_lite2"], ("mobilenetv3_small_100", None)),
+    "tiny": (TEACHERS, ("tf_efficientnet_lite0", TINY)),
+    "mobilenetv3": (TEACHERS, ("mobilenetv3_small_100", None)),
 }
 STEPS = {"small": 3, "big": 1, "run": 3}  # timed
 SINGLE = ("ours, 1 threads", "usual, 0 workers, 1 threads")
 ROUNDS = 3
-SETTINGS = params.load().train
-RUN = {name: params.load().students[name].epochs for name in ("tiny", "mobilenetv3")}
+SETTINGS = RUN.train
+EPOCHS = {name: RUN.students[name].epochs for name in ("tiny", "mobilenetv3")}
 OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, threads)
 
 
@@ -172,7 +174,7 @@ def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> 
 
 
 def storing(images: np.ndarray, clock: Clock) -> None:
-    """The pass that stores what both teachers answer to one view of each image."""
+    """The pass that stores what the teachers answer to one view of each image."""
     torch.set_num_threads(1)
     training.deterministic(0)
     teacher = build("tiny", True)[1]
@@ -230,18 +232,18 @@ def same_result(pixels: np.ndarray) -> dict[str, Any]:
     (``test_stored_answers_teach_what_the_teachers_in_the_loop_teach``).
     """
     variants: Variants = {"storing": partial(storing, pixels)}
-    for student in RUN:
+    for student in EPOCHS:
         variants[f"{student}, usual, in the loop"] = partial(usual, student, True, 0, 1)
         variants[f"{student}, ours, in the loop"] = partial(ours, student, True, pixels, 1, "")
         variants[f"{student}, ours, stored"] = partial(ours, student, True, pixels, 1, "teachers in the loop")
     rates = in_turn(variants, STEPS["run"], BATCH, ROUNDS)
 
     def hours(way: str, seeds: int, students: Iterable[str]) -> float:
-        return sum(seeds * RUN[name] * IMAGES / rates[f"{name}, {way}"]["cpu"] / 3600 for name in students)
+        return sum(seeds * EPOCHS[name] * IMAGES / rates[f"{name}, {way}"]["cpu"] / 3600 for name in students)
 
-    once = RUN["tiny"] * IMAGES / rates["storing"]["cpu"] / 3600
+    once = EPOCHS["tiny"] * IMAGES / rates["storing"]["cpu"] / 3600
     found = {}
-    for seeds, students in ((1, ["tiny"]), (3, ["tiny"]), (3, list(RUN))):
+    for seeds, students in ((1, ["tiny"]), (3, ["tiny"]), (3, list(EPOCHS))):
         spent = {
             way: hours(way, seeds, students) for way in ("usual, in the loop", "ours, in the loop", "ours, stored")
         }
