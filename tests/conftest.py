@@ -57,7 +57,8 @@ def shrunk_params() -> dict[str, Any]:
         "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}
     }
     params["kd"] |= {"teachers": ["small"], "views": 0}
-    params["ship"]["student"], params["predict"]["flips"] = "smaller", False
+    params["ship"] |= {"student": "smaller", "seed": 0}
+    params["predict"]["flips"] = False
     params["ablation"]["student"] = "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12

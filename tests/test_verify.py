@@ -28,6 +28,7 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
     source = Path(__file__).parent.parent / "params.yaml"
     write_text(root / "params.yaml", source.read_text(encoding="utf-8"))
     changes = {"evaluate.bootstrap": bootstrap, "robustness.images": 60, "run.students": ["tiny"], "run.seeds": [0]}
+    changes |= {"ship.seed": 0}
     change_params(root, changes)
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
