@@ -71,6 +71,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     """What its EXIF asks for; a lesion has no upper side, so EXIF that cannot be read is no reason to refuse."""
     image.load()  # Pillow turns TIFF itself then, and takes the tag out
     try:
-        return UPRIGHT.get(image.getexif().get(ORIENTATION))
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except (struct.error, SyntaxError):
         return None

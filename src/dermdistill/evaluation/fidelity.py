@@ -23,7 +23,7 @@ def measure(teacher: Predictions, student: Predictions, count: int, seed: int) -
     """
     require_same_images(teacher, student)
     p, q = (np.maximum(one.probabilities, SMALLEST) for one in (teacher, student))
-    metrics = {
+    metrics: dict[str, uncertainty.Metric] = {
         "agreement": uncertainty.Share(p.argmax(axis=1) == q.argmax(axis=1)),
         "kl": uncertainty.mean((p * np.log(p / q)).sum(axis=1)),
     }
