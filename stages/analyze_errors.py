@@ -8,7 +8,7 @@ import pandas as pd
 from dermdistill import params
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import atomic, write_json
+from dermdistill.files import atomic, read_table, write_json
 from dermdistill.reporting import cases, error_figures, plots
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
@@ -37,7 +37,7 @@ def write_csv(name: str, table: pd.DataFrame) -> None:
 def write_panels(picked: pd.DataFrame) -> None:
     try:
         images = np.load(f"{PREPARED}/images.npy", mmap_mode="r")
-        image_ids = pd.read_csv(f"{PREPARED}/metadata.csv", dtype=str, keep_default_na=False)["image_id"]
+        image_ids = read_table(f"{PREPARED}/metadata.csv")["image_id"]
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
     for kind, rows in picked.groupby("kind"):

@@ -3,19 +3,18 @@
 import sys
 
 import numpy as np
-import pandas as pd
 
 from dermdistill import params
 from dermdistill.data import audit
 from dermdistill.errors import UserError, run
-from dermdistill.files import atomic, write_json
+from dermdistill.files import atomic, read_table, write_json
 
 
 def main() -> None:
     thresholds = audit.Thresholds(**params.load().audit.model_dump())
     try:
         images = np.load("data/prepared/images.npy", mmap_mode="r", allow_pickle=False)
-        metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
+        metadata = read_table("data/prepared/metadata.csv")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
     pairs = audit.find(images, metadata, thresholds)

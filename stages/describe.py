@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dermdistill.errors import UserError, run
-from dermdistill.files import write_json
+from dermdistill.files import read_table, write_json
 from dermdistill.reporting import dataset, plots
 
 FIGURES, PICTURES = "plots/data", "reports/data"
@@ -16,7 +16,7 @@ IDS = ["image_a", "image_b", "lesion_a", "lesion_b"]
 def main() -> None:
     try:
         images = np.load("data/prepared/images.npy", mmap_mode="r", allow_pickle=False)
-        table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
+        table = read_table("data/prepared/metadata.csv")
         sources = pd.read_csv("data/prepared/sources.csv")
         pairs = pd.read_csv("data/audit/pairs.csv", dtype=dict.fromkeys(IDS, str), keep_default_na=False)
     except FileNotFoundError as error:

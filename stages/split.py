@@ -9,7 +9,7 @@ from dermdistill import params
 from dermdistill.data import splits
 from dermdistill.data.splits import PARTS
 from dermdistill.errors import UserError, run
-from dermdistill.files import atomic, read_json, write_json
+from dermdistill.files import atomic, read_json, read_table, write_json
 
 FOLDER = Path("data/splits")
 ASSIGNMENT = FOLDER / "assignment.json"  # every lesion ever assigned with these parameters, present or not
@@ -17,7 +17,7 @@ ASSIGNMENT = FOLDER / "assignment.json"  # every lesion ever assigned with these
 
 def written() -> pd.Series:
     """Part by image id, read back from the three tables."""
-    tables = {part: pd.read_csv(FOLDER / f"{part}.csv", dtype=str, keep_default_na=False) for part in PARTS}
+    tables = {part: read_table(FOLDER / f"{part}.csv") for part in PARTS}
     parts = pd.concat([pd.Series(part, index=table["image_id"]) for part, table in tables.items()])
     if parts.index.has_duplicates:
         raise UserError(f"{FOLDER} has an image in two parts: the metadata name it twice; run `dvc repro prepare`")
@@ -27,8 +27,8 @@ def written() -> pd.Series:
 def main() -> None:
     settings = params.load().split.model_dump()
     count = settings.pop("folds")
-    table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
-    twins = pd.read_csv("data/audit/twins.csv", dtype=str, keep_default_na=False)
+    table = read_table("data/prepared/metadata.csv")
+    twins = read_table("data/audit/twins.csv")
     groups = splits.twin_groups(twins)
     shares = {"train": 1 - settings["val"] - settings["holdout"]} | {name: settings[name] for name in PARTS[1:]}
     before = read_json(ASSIGNMENT) if ASSIGNMENT.exists() else {}

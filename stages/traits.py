@@ -4,20 +4,16 @@ import sys
 
 import pandas as pd
 
-from dermdistill.errors import UserError, run
-from dermdistill.files import atomic
+from dermdistill.errors import run
+from dermdistill.files import atomic, read_table
 
 PARTS = ("val", "holdout")
 COLUMNS = ["image_id", "age", "sex", "localization"]
 
 
 def main() -> None:
-    try:
-        table = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False, usecols=COLUMNS)
-        parts = [pd.read_csv(f"data/splits/{name}.csv", dtype=str, keep_default_na=False) for name in PARTS]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; `dvc repro split` makes it") from None
-    measured = pd.concat(parts)["image_id"]
+    table = read_table("data/prepared/metadata.csv")
+    measured = pd.concat([read_table(f"data/splits/{name}.csv") for name in PARTS])["image_id"]
     kept = table[table["image_id"].isin(measured)].sort_values("image_id")[COLUMNS]
     with atomic("data/traits.csv") as temporary:
         kept.to_csv(temporary, index=False, lineterminator="\n")

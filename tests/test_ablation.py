@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY, change_params, environment, git, write_params
 from test_experiments import cloned
-from test_report import pristine  # noqa: F401
-from test_report import project as reported  # noqa: F401
+from test_verify import pristine  # noqa: F401  (a fixture of the next)
+from test_verify import project as untouched  # noqa: F401
 
 from dermdistill import ablation, params, presets, summary
 from dermdistill.classes import CLASSES
@@ -24,11 +24,28 @@ from dermdistill.reporting import ablation as ranking
 from dermdistill.reporting import verify
 
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+OF_TINY = {  # whose cut has more to shape than the student that the committed ablation is of
+    "student": "tiny",
+    "epochs": 5,
+    "shapes": {
+        "deeper": {"cut": {"blocks": 2}},
+        "enlarged": {"upscale": 1.5},
+        "wider_head": {"cut": {"head": 1280}},
+    },
+}
+TINY = COMMITTED | {"ablation": COMMITTED["ablation"] | OF_TINY}
+
+
+@pytest.fixture
+def reported(untouched: Path) -> Path:
+    """A project with a report, whose ablation is of ``tiny``."""
+    change_params(untouched, {f"ablation.{name}": value for name, value in OF_TINY.items()})
+    return untouched
 
 
 def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
-    found = ablation.cells(params.check(COMMITTED, "params.yaml"))
-    grid = COMMITTED["ablation"]
+    found = ablation.cells(params.check(TINY, "params.yaml"))
+    grid = TINY["ablation"]
     budget = {"students.tiny.epochs": grid["epochs"]}
     ways = 1 + len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
     assert len(found) == ways + len(grid["shapes"])
@@ -37,8 +54,8 @@ def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
     assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.views"] == 0
     assert found["enlarged"] == {"students.tiny.upscale": 1.5} | budget, "distilled as the block kd says"
     assert all(changes.items() >= budget.items() for changes in found.values())
-    shape = ablation.expected(COMMITTED, found["deeper"])["student"]
-    assert shape["cut"] == COMMITTED["students"]["tiny"]["cut"] | grid["shapes"]["deeper"]["cut"]
+    shape = ablation.expected(TINY, found["deeper"])["student"]
+    assert shape["cut"] == TINY["students"]["tiny"]["cut"] | grid["shapes"]["deeper"]["cut"]
 
 
 def test_a_shape_that_is_none_is_refused() -> None:
@@ -50,30 +67,41 @@ def test_a_shape_that_is_none_is_refused() -> None:
         ({"huge": {"upsacle": 2.0}}, "unknown parameter students.tiny.upsacle"),
         ({"huge": {"cut": {"stages": "all"}}}, "students.tiny.cut.stages"),
     ):
-        content = COMMITTED | {"ablation": COMMITTED["ablation"] | {"shapes": shapes}}
+        content = TINY | {"ablation": TINY["ablation"] | {"shapes": shapes}}
         with pytest.raises(UserError, match=said):
             ablation.expected(content, ablation.cells(params.check(content, "params.yaml"))[next(iter(shapes))])
 
 
+def test_a_run_without_the_ablated_student_is_a_run_but_no_ablation() -> None:
+    for changes, said in (
+        ({"students": ["mobilenetv3"]}, r"ablation.student names 'tiny', which is not in run.students \(mobilenetv3\)"),
+        ({"seeds": [1, 2]}, r"ablation.seed names 0, which is not in run.seeds \(1, 2\)"),
+    ):
+        ship = COMMITTED["ship"] | {"student": "mobilenetv3", "seed": 2}
+        settings = params.check(TINY | {"run": TINY["run"] | changes, "ship": ship}, "params.yaml")
+        with pytest.raises(UserError, match=said):
+            ablation.cells(settings)
+
+
 def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
     stored = COMMITTED | {"kd": COMMITTED["kd"] | {"views": 3}}  # answers stored for all but methods of features
-    for content in (COMMITTED, stored):
+    for content in (COMMITTED, TINY, stored):
         cells = ablation.cells(params.check(content, "params.yaml"))
         found = [json.dumps(ablation.expected(content, changes)) for changes in cells.values()]
         assert len(set(found)) == len(found)
 
 
 def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -> None:
-    write_params(tmp_path, COMMITTED)
+    write_params(tmp_path, TINY)
     every = ablation.missing(tmp_path)
-    cells = ablation.cells(params.check(COMMITTED, "params.yaml"))
+    cells = ablation.cells(params.check(TINY, "params.yaml"))
     assert every == list(cells)
     folder = tmp_path / ablation.FOLDER
     folder.mkdir(parents=True)
     for name in ("control", "kd_T1_a0.5", "dist"):
         (folder / f"{name}.csv").write_text("some predictions")
     kept = ("control", "kd_T1_a0.5", "dist", "dkd")  # of the last there is no file
-    write_json(folder / "cells.json", {name: ablation.expected(COMMITTED, cells[name]) for name in kept})
+    write_json(folder / "cells.json", {name: ablation.expected(TINY, cells[name]) for name in kept})
     assert set(every) - set(ablation.missing(tmp_path)) == {"control", "kd_T1_a0.5", "dist"}
     for changes, left in (
         ({"kd.methods.dist.beta": 2.0}, {"control", "kd_T1_a0.5"}),
@@ -82,20 +110,20 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         ({"students.tiny.epochs": 3}, {"control", "kd_T1_a0.5", "dist"}),  # cells have their own
         ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
-        ({f"teachers.{COMMITTED['kd']['teachers'][0]}.epochs": 1}, {"control"}),  # who has no teacher
+        ({f"teachers.{TINY['kd']['teachers'][0]}.epochs": 1}, {"control"}),  # who has no teacher
         ({"kd.views": 7}, {"control", "kd_T1_a0.5", "dist"}),  # whose five epochs show the first five
         ({"kd.views": 4}, set()),
         ({"train.ema": 0.5}, set()),
         ({"audit.inliers": 12}, set()),  # other twins would be another split
     ):
-        write_params(tmp_path, COMMITTED)
+        write_params(tmp_path, TINY)
         change_params(tmp_path, changes)
         assert set(every) - set(ablation.missing(tmp_path)) == left, changes
 
 
 def test_an_experiment_of_an_older_params_file_is_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    content = COMMITTED | {"ablation": COMMITTED["ablation"] | {"temperatures": [], "methods": [], "shapes": {}}}
+    content = TINY | {"ablation": TINY["ablation"] | {"temperatures": [], "methods": [], "shapes": {}}}
     write_params(tmp_path, content)
     settings = params.load()
     same = presets.merged(content, {"kd": {"alpha": 0.0, "temperature": 1.0}})
@@ -120,7 +148,7 @@ def cell(root: Path, name: str, quality: float) -> None:
     table.to_csv(root / ablation.FOLDER / f"{name}.csv", index=False)
 
 
-def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None:  # noqa: F811
+def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     cell(reported, "control", 4.0)
     cell(reported, "kd_T1_a0.5", 3.0)
@@ -144,7 +172,7 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     assert (reported / ranking.FIGURE).stat().st_size > 1000
 
 
-def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: Path) -> None:  # noqa: F811
+def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     for name, quality in (("kd", 2.0), ("dist", 1.0), ("enlarged", 6.0), ("deeper", 0.5)):
         cell(reported, name, quality)
@@ -162,15 +190,16 @@ def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: 
     assert "nothing | 1.03 M | 150 M" in lines[-3] and "`upscale: 1.5` | – | –" in lines[-2]
     document = (reported / ranking.DOCUMENT).read_text()
     assert document.startswith("Before.") and document.endswith("After.\n") and text.strip() in document
-    assert "Not run yet: `ls`, `dkd`, `at`, `feature`, `shallower`, `wider_head`." in text
+    assert "Not run yet: `ls`, `dkd`, `at`, `feature`, `wider_head`." in text
     assert f"{settings.ablation.epochs} epochs a cell" in text
     assert verify.verify(reported) == []
     write_text(reported / ranking.DOCUMENT, document.replace("150 M", "120 M"))
     assert any(line.startswith(f"{ranking.DOCUMENT}:line") for line in verify.verify(reported))
 
 
-def test_what_a_shape_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
+def test_what_a_shape_costs_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(tmp_path, TINY)
+    monkeypatch.chdir(tmp_path)
     found = ablation.costs(params.load(), ["kd", "enlarged", "wider_head", "dist"])
     assert set(found) == {"kd", "enlarged", "wider_head"}
     channels = 192  # of the first block of Lite0's sixth stage, which the head widens from 512 to 1280
@@ -180,7 +209,7 @@ def test_what_a_shape_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2.1 < found["enlarged"]["macs"] / found["kd"]["macs"] < 2.4, "1.5 times as high and as wide"
 
 
-def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:  # noqa: F811
+def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     cell(reported, "dist", 1.0)
     ranking.build(reported, settings, ["dist"])
@@ -189,7 +218,7 @@ def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:  # noq
     assert ranking.recompute(reported, settings) == read_json(reported / ranking.METRICS)
 
 
-def test_a_ranking_outlives_its_teacher(reported: Path) -> None:  # noqa: F811
+def test_a_ranking_outlives_its_teacher(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     cell(reported, "dist", 1.0)
     ranking.build(reported, settings, ["dist"])
@@ -198,7 +227,7 @@ def test_a_ranking_outlives_its_teacher(reported: Path) -> None:  # noqa: F811
     assert ranking.recompute(reported, other) == read_json(reported / ranking.METRICS)
 
 
-def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:  # noqa: F811
+def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:
     cell(reported, "dist", 1.0)
     ranking.build(reported, params.load(reported / "params.yaml"), ["dist"])
     assert verify.verify(reported) == []
@@ -211,7 +240,7 @@ def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:  # noqa
 # The summary ------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None:  # noqa: F811
+def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None:
     lr = params.load(reported / "params.yaml").quantize.qat.lr
     lock = f"stages: {{quantize@tiny-0: {{params: {{params.yaml: {{quantize.qat.lr: {lr}}}}}}}}}"
     assert "lr: 3e-05}" in lock  # which YAML 1.1 takes for text
@@ -240,17 +269,20 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
     )
 
 
-def test_the_summary_says_why_the_ablation_cannot_run_and_all_the_rest(reported: Path) -> None:  # noqa: F811
+def test_the_summary_says_why_the_ablation_cannot_run_and_all_the_rest(reported: Path) -> None:
     change_params(reported, {"train.task": "melanoma"})
     text = "\n".join(summary.lines(reported))
     assert "ablation  cannot run: params.yaml with {'kd.method': 'ls'" in text and "degenerates" in text
     assert "best control on val: control_" in text
+    change_params(reported, {"train.task": "diagnosis", "ablation.seed": 9})
+    text = "\n".join(summary.lines(reported))
+    assert "ablation  cannot run: ablation.seed names 9" in text and "best control on val: control_" in text
 
 
 def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = {"temperatures": [], "methods": ["kd", "ls", "dist"], "shapes": {}}
-    content = COMMITTED | {"ablation": COMMITTED["ablation"] | few}
+    content = TINY | {"ablation": TINY["ablation"] | few}
     write_params(tmp_path, content)
     settings = params.load()
     wanted = ablation.cells(settings)
@@ -302,6 +334,7 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
     subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
     clone = cloned(pipeline, tmp_path / "clone")
     few = {
+        "student": "tiny",
         "temperatures": [],
         "methods": [],
         "epochs": 2,

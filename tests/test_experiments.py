@@ -59,7 +59,7 @@ CHANGES = {
     "audit.inliers": 12,
     "split.seed": 1,
     "train.weight_decay": 0.5,
-    "teachers.lite0.lr": 1.0e-4,
+    "teachers.lite2.lr": 1.0e-4,
     "students.tiny.lr": 1.0e-4,
     "kd.alpha": 0.1,
     "kd.views": 2,

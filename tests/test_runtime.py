@@ -17,7 +17,7 @@ from dermdistill.deployment import export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
 
-HEIGHT, WIDTH = 6, 8
+HEIGHT, WIDTH = 18, 24  # no smaller: a picture of fewer pixels is taken for a placeholder
 WEIGHTS = np.random.default_rng(1).normal(size=(3, 7)).astype(np.float32) * 4
 
 
@@ -82,9 +82,9 @@ def test_files_of_any_size_are_fitted(tmp_path: Path, images: np.ndarray) -> Non
     np.testing.assert_allclose(found[1:], expected(flat), atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((1, 6, 8, 3), np.float32), np.zeros((1, 8, 6, 3), np.uint8)])
+@pytest.mark.parametrize("wrong", [np.zeros((1, 18, 24, 3), np.float32), np.zeros((1, 24, 18, 3), np.uint8)])
 def test_arrays_of_wrong_type_or_shape_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"takes uint8 images of shape \(N, 6, 8, 3\)"):
+    with pytest.raises(UserError, match=r"takes uint8 images of shape \(N, 18, 24, 3\)"):
         Detector(tiny_model(tmp_path / "m.onnx")).predict(wrong)
 
 

@@ -30,8 +30,19 @@ ROUNDS = 15  # of looking for results, after which the queue is asked how it is
 
 
 def cells(settings: Params) -> dict[str, dict[str, Any]]:
-    """Name of each cell → the parameters it changes."""
+    """Name of each cell → the parameters it changes.
+
+    Raises:
+        UserError: if the run has no stage that trains the student and seed; a run without ablation may leave them out.
+    """
     wanted = settings.ablation
+    for name, value, among in (
+        ("student", wanted.student, settings.run.students),
+        ("seed", wanted.seed, settings.run.seeds),
+    ):
+        if value not in among:
+            known = ", ".join(map(str, among))
+            raise UserError(f"ablation.{name} names {value!r}, which is not in run.{name}s ({known})")
     grid: dict[str, dict[str, Any]] = {wanted.CONTROL: {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0}}
     grid |= {
         f"kd_T{t:g}_a{a:g}": {"kd.method": "kd", "kd.temperature": t, "kd.alpha": a}

@@ -90,13 +90,13 @@ def split(given: argparse.Namespace) -> None:
     import pandas as pd
 
     from dermdistill.data import splits
-    from dermdistill.files import write_json
+    from dermdistill.files import read_table, write_json
 
     try:
         rows = pd.read_csv(given.table, dtype=str, keep_default_na=False)
-        data = pd.read_csv("data/prepared/metadata.csv", dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"a table cannot be read ({error}); give a CSV file, after `dvc repro prepare`") from None
+        raise UserError(f"{given.table} cannot be read ({error}); give a CSV file") from None
+    data = read_table("data/prepared/metadata.csv")
     if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
         raise UserError(f"{given.table} needs the columns part and lesion_id or image_id")
     try:

@@ -7,9 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermdistill.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -47,6 +50,22 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist; `dvc repro` makes it") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or run `dvc repro`") from None
+
+
+def read_table(path: str | Path) -> "pd.DataFrame":
+    """A CSV table of the pipeline, every column as text: an id may be a number, begin with zeros, or read NA.
+
+    Raises:
+        UserError: if there is no such file, or it is no table.
+    """
+    import pandas as pd  # not at the top: most of what imports this module reads none
+
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; restore it from git or run `dvc repro`") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+        raise UserError(f"{path} is not a readable CSV table; restore it from git or run `dvc repro`") from None
 
 
 def sha256(path: str | Path) -> str:

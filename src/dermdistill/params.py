@@ -235,9 +235,6 @@ class Params(Block):
         if self.kd.method == "feature" and self.train.layer_decay < 1:
             raise ValueError("kd.method feature trains a projection beside the layers; set train.layer_decay to 1")
         _require(self.ship.student, self.run.students, "ship.student", "run.students")
-        _require(self.ablation.student, self.run.students, "ablation.student", "run.students")
-        if self.ablation.seed not in self.run.seeds:
-            raise ValueError(f"ablation.seed {self.ablation.seed} is not one of run.seeds {self.run.seeds}")
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
         return self

@@ -62,20 +62,20 @@ def lines(root: str | Path = ".") -> list[str]:
     settings = params.load(Path(root) / "params.yaml")
     listed = rows(root, settings)
     shown = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in listed]
-    wanted = ablation.cells(settings)
+    done: list[str] = []
     try:
-        left = ablation.missing(root)
+        wanted, left = ablation.cells(settings), ablation.missing(root)
     except UserError as error:
-        left = list(wanted)
         shown.append(f"ablation  cannot run: {error}")
     else:
+        done = [name for name in wanted if name not in left]
         rest = "; `make ablation` makes the rest" if left else ""
-        shown.append(f"ablation  {len(wanted) - len(left)} of {len(wanted)} cells{rest}")
+        shown.append(f"ablation  {len(done)} of {len(wanted)} cells{rest}")
     path = Path(root) / "metrics/ablation.json"
     if path.exists():
         best = read_json(path)
         auc = next(row["metrics"]["melanoma ROC-AUC"]["value"] for row in best["rows"] if row["name"] == best["best"])
-        state = "outdated" if best["best"] in left else "complete"
+        state = "complete" if best["best"] in done else "outdated"
         shown.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
     for kind in ("teacher", "student", "control", "int8", "baseline"):
         known = [row for row in listed if row.model.startswith(kind) and row.auc is not None]

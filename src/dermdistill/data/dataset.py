@@ -12,6 +12,7 @@ import pandas as pd
 
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError
+from dermdistill.files import read_table
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,8 @@ def load_images(root: str | Path = "data/prepared") -> np.ndarray:
 def load_split(name: str, root: str | Path = "data") -> Split:
     """The part ``name`` (train, val or holdout), sorted by image id."""
     path = Path(root) / "splits" / f"{name}.csv"
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).sort_values("image_id")
-        order = pd.read_csv(Path(root) / "prepared" / "metadata.csv", dtype=str, keep_default_na=False)["image_id"]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; `dvc repro split` makes it") from None
+    table = read_table(path).sort_values("image_id")
+    order = read_table(Path(root) / "prepared" / "metadata.csv")["image_id"]
     rows = pd.Index(order).get_indexer(pd.Index(table["image_id"]))
     if (rows < 0).any():
         raise UserError(f"{path} names images that data/prepared lacks; run `dvc repro split`")

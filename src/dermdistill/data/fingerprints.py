@@ -19,6 +19,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from dermdistill.errors import UserError
+from dermdistill.files import read_table
 
 SIDE, GRID = 16, 64  # frequencies kept, pixels they are computed from, per side
 LIMIT = 40  # bits of 256 that may differ between copies of one picture
@@ -39,13 +40,11 @@ def table(image_id: Iterable[str], images: Iterable[np.ndarray]) -> pd.DataFrame
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n,) and fingerprints (n, 32) uint8; UserError if the file is missing or no such table."""
+    known = read_table(path)
     try:
-        known = pd.read_csv(path, dtype=str, keep_default_na=False)
         bits = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in known["fingerprint"]]
         return known["image_id"].to_numpy(dtype=str), np.stack(bits).reshape(-1, SIDE * SIDE // 8)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; restore it from git or run `dvc repro fingerprints`") from None
-    except (KeyError, ValueError, TypeError, pd.errors.ParserError, pd.errors.EmptyDataError):
+    except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is no table of fingerprints; restore it from git") from None
 
 

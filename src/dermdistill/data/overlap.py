@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dermdistill import params
 from dermdistill.data import audit, fingerprints
+from dermdistill.files import read_table
 
 ROOTS = (Path(), Path(__file__).resolve().parents[3])  # the working folder, else the repository this module lies in
 FINGERPRINTS = Path("data/fingerprints.csv")
@@ -64,7 +64,7 @@ def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], f
     if not all(path.exists() for path in prepared):
         return None
     array = np.load(prepared[0], mmap_mode="r", allow_pickle=False)
-    table = pd.read_csv(prepared[1], dtype=str, keep_default_na=False)
+    table = read_table(prepared[1])
     rows = np.flatnonzero(table["image_id"].isin(fingerprints.read(folder / FINGERPRINTS)[0]))
     height, width = array.shape[1:3]
     images = Joined(array, rows, [partial(read, name, height, width) for name in names])

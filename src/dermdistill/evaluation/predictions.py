@@ -15,7 +15,7 @@ import pandas as pd
 
 from dermdistill.classes import CLASSES, MELANOMA
 from dermdistill.errors import UserError
-from dermdistill.files import atomic
+from dermdistill.files import atomic, read_table
 
 KEYS = ("image_id", "lesion_id", "dx")
 PROBABILITIES = tuple(f"p_{name}" for name in CLASSES)
@@ -122,12 +122,7 @@ def read(path: str | Path) -> Predictions:
     Raises:
         UserError: if there is no such file, a column is missing, or :func:`build` refuses the content.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; `dvc repro` makes it") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
-        raise UserError(f"{path} is not a readable CSV table; restore it or run `dvc repro`") from None
+    table = read_table(path)
     missing = [name for name in (*KEYS, *PROBABILITIES) if name not in table.columns]
     if missing:
         raise UserError(f"{path} has no column {missing[0]}; expected {','.join((*KEYS, *PROBABILITIES))}")

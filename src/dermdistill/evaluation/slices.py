@@ -21,6 +21,7 @@ from dermdistill.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.errors import UserError
 from dermdistill.evaluation import uncertainty
 from dermdistill.evaluation.metrics import histology_slice
+from dermdistill.files import read_table
 
 TRAITS = ("sex", "age", "localization")
 AGES = [0, 30, 45, 60, 75, 200]  # years; bands about as large as each other in HAM10000
@@ -38,13 +39,10 @@ class Slice(NamedTuple):
 def read(root: str | Path, part: str) -> pd.DataFrame:
     """``dx_type, sex, age, localization`` by image_id, as text, of one part of the split."""
     folder = Path(root) / "data"
+    split, traits = read_table(folder / f"splits/{part}.csv"), read_table(folder / "traits.csv")
     try:
-        split = pd.read_csv(folder / f"splits/{part}.csv", dtype=str, keep_default_na=False)
-        traits = pd.read_csv(folder / "traits.csv", dtype=str, keep_default_na=False)
         split = split[["image_id", "dx_type"]]
         table = split.merge(traits[["image_id", *TRAITS]], on="image_id", how="left", validate="1:1")
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; restore it from git or run `dvc repro traits`") from None
     except KeyError as error:
         raise UserError(f"data/splits/{part}.csv or data/traits.csv lacks {error}; run `dvc repro`") from None
     return table.fillna("").set_index("image_id")

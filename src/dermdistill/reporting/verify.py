@@ -19,7 +19,7 @@ from dermdistill import params
 from dermdistill.classes import CLASSES
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
-from dermdistill.files import read_json, sha256
+from dermdistill.files import read_json, read_table, sha256
 from dermdistill.params import Params
 from dermdistill.reporting import ablation, comparisons, fragments, ladder_tables, results, tables
 
@@ -157,10 +157,7 @@ def _check_compared(root: Path, settings: Params) -> list[str]:
 
 def _read_split(path: Path) -> pd.DataFrame:
     """``lesion_id, dx, dx_type`` by image_id."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; restore it from git") from None
+    table = read_table(path)
     missing = {"image_id", "lesion_id", "dx", "dx_type"} - set(table.columns)
     if missing:
         raise UserError(f"{path} has no column {min(missing)}; run `dvc repro split`")
