@@ -37,7 +37,7 @@ TINY = COMMITTED | {"ablation": COMMITTED["ablation"] | OF_TINY}
 
 
 @pytest.fixture
-def reported(untouched: Path) -> Path:
+def reported(untouched: Path) -> Path:  # noqa: F811
     """A project with a report, whose ablation is of ``tiny``."""
     change_params(untouched, {f"ablation.{name}": value for name, value in OF_TINY.items()})
     return untouched
