@@ -167,8 +167,12 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     assert worst["metrics"][ranking.AUC]["value"] == pytest.approx(auc, abs=1e-6)
     assert worst["from_best"]["verdict"] == "worse" and worst["from_best"]["high"] < 0
     assert worst["from_control"]["difference"] < worst["from_best"]["difference"]
+    assert worst["metrics"]["macro-F1"]["from_control"]["verdict"] == "worse"
+    assert "from_control" not in worst["metrics"][ranking.AUC], "which has a column of its own"
     text = (reported / ranking.TABLE).read_text()
     assert "**`kd_T1_a0.5`**" in text and text.count("**") == 2
+    line = next(line for line in text.splitlines() if line.startswith("| `dist`"))
+    assert line.count(" ↓") == 3 and " ↑" not in line
     assert (reported / ranking.FIGURE).stat().st_size > 1000
 
 

@@ -49,8 +49,8 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
     a ranking can be recomputed when params.yaml has gone on to other teachers.
 
     Each with its metrics, its fidelity to the teacher, and its paired differences: of a way to distil from the best of
-    them and from the control, of a shape from the student as it is (as far as these cells are done). What a shape
-    changes and costs stands beside it.
+    them in that AUC and from the control in every metric, of a shape from the student as it is (as far as these cells
+    are done). What a shape changes and costs stands beside it.
     """
     teacher = shared["teacher"]
     read = {name: predictions.read(root / CELLS / f"{name}.csv") for name in [*names, teacher]}
@@ -66,7 +66,7 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
     asis = settings.kd.method
 
     def row(name: str) -> dict[str, Any]:
-        figures = {
+        figures: dict[str, dict[str, Any]] = {
             metric: {"value": one.value, **dict(zip(("low", "high"), one.interval() or (None, None), strict=True))}
             for metric, one in drawn[name].items()
         }
@@ -78,6 +78,10 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
         }
         found: dict[str, Any] = {"name": name, "metrics": figures}
         found |= {"fidelity": fidelity.measure(read[teacher], read[name], count, seed)} | gaps
+        if "from_control" in gaps:
+            for metric, figure in figures.items():
+                if metric != AUC:
+                    figure["from_control"] = comparison.difference([drawn[name]], [drawn[control]], metric, seed)
         if name in shapes or (name == asis and shapes):
             found |= {"shape": shapes.get(name, {}), "cost": costs.get(name)}
         return found
@@ -104,7 +108,7 @@ def tables(ranked: dict[str, Any]) -> str:
         f"Raw probabilities on val, one seed and {shared['epochs']} epochs a cell; T = {shared['temperature']:g} and "
         f"α = {shared['alpha']:g} where the name does not tell. Intervals resample lesions, differences are paired. A "
         "difference whose interval holds 0 is a tie. KL to the teacher as it is judged, which may be with mirror "
-        "images it did not teach with."
+        "images it did not teach with. ↑ and ↓: above and below the control, the paired interval without 0."
     )
     left = [f"Not run yet: {', '.join(f'`{name}`' for name in ranked['left'])}."] if ranked["left"] else []
     return "\n".join([*_methods(ranked), "", note, "", *_shapes(ranked), *left])
@@ -123,7 +127,7 @@ def _methods(ranked: dict[str, Any]) -> list[str]:
             _with(row["metrics"][AUC], "value"),
             *(_with(row[f"from_{to}"], "difference") if f"from_{to}" in row else "–" for to in ("control", "best")),
         ]
-        shown += [number(row["metrics"][metric]["value"]) for metric in others] + [number(row["fidelity"]["kl"])]
+        shown += [_marked(row["metrics"][metric]) for metric in others] + [number(row["fidelity"]["kl"])]
         lines.append("| " + " | ".join(shown) + " |")
     return lines
 
@@ -149,6 +153,12 @@ def _shapes(ranked: dict[str, Any]) -> list[str]:
         ]
         lines.append("| " + " | ".join([*shown, number(row["metrics"]["macro-F1"]["value"])]) + " |")
     return [*lines, ""]
+
+
+def _marked(figure: dict[str, Any]) -> str:
+    """The value, and whether it really differs from the control's."""
+    mark = {"better": " ↑", "worse": " ↓"}.get(figure.get("from_control", {}).get("verdict"), "")
+    return number(figure["value"]) + mark
 
 
 def _with(row: dict[str, Any], key: str) -> str:
