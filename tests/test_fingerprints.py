@@ -56,5 +56,5 @@ def test_a_missing_or_foreign_table_is_a_sentence(tmp_path: Path) -> None:
         fingerprints.read(tmp_path / "none.csv")
     for text in ("image_id,other\na,b\n", "image_id,fingerprint\na,xyz\n", "image_id,fingerprint\na,00\n", ""):
         (tmp_path / "x.csv").write_text(text)
-        with pytest.raises(UserError, match=r"no table of fingerprints|not a readable CSV table"):
+        with pytest.raises(UserError, match="no table of fingerprints" if text else "not a readable CSV table"):
             fingerprints.read(tmp_path / "x.csv")
