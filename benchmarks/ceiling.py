@@ -18,10 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from dermdistill import params
-from dermdistill.classes import MELANOMA
-from dermdistill.evaluation import comparison, predictions, uncertainty
-from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import write_json
+from dermdistill.core.classes import MELANOMA
+from dermdistill.core.files import write_json
+from dermdistill.evaluation import bootstrap, comparison
+from dermdistill.metrics import predictions
+from dermdistill.metrics.metrics import rounded
 
 RESULTS = Path("benchmarks/results/ceiling.json")
 BOOSTING = "baseline_boosting"
@@ -66,7 +67,7 @@ def main() -> None:
         "fitted: networks, boosting and patient": combined(known, [*everyone, patient(known)]),
     }
     drawn = {
-        name: uncertainty.draw({"auc": uncertainty.roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
+        name: bootstrap.bootstrap({"auc": bootstrap.roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
         for name, score in scores.items()
     }
     found: dict[str, Any] = {}

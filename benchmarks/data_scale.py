@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dermdistill.classes import CLASSES
-from dermdistill.data import candidates, geometry, splits
+from dermdistill.core.classes import CLASSES
+from dermdistill.splitting import candidates, geometry, splits
 
 SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
 OF_CLASS = (0.669, 0.111, 0.110, 0.051, 0.033, 0.014, 0.012)

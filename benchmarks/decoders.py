@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from dermdistill.data import pixels
+from dermdistill.ingest import pixels
 
 SIZE = (150, 200)  # of the prepared images
 OUT = Path(__file__).parent / "results/decoders.json"

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from dermdistill.data import phantom
-from dermdistill.files import sha256, write_json
+from dermdistill.core.files import sha256, write_json
+from dermdistill.phantom import phantom
 from dermdistill.presets import merged
 from stages import audit, distill, ensemble, prepare, raw, split, train_teacher
 

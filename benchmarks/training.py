@@ -5,7 +5,7 @@
 Each measurement is a fork of its own, as threads and allocator are set once a process; all are repeated in turn, and
 medians count. Both loops see the same JPEGs (phantom images), models, size, batch and arithmetic (float32, AdamW):
 
-- ours: ``dermdistill.learning.training``, with gradient clipping and moving average, from the decoded array
+- ours: ``dermdistill.training.loop``, with gradient clipping and moving average, from the decoded array
 - usual: PIL decodes and torchvision transforms each image, a DataLoader collates, weights in the default layout; the
   best of several numbers of workers and threads counts; where others compete for the cores, of one thread and no
   worker only, since two would wait for each other
@@ -37,12 +37,13 @@ from torchvision import transforms
 
 from benchmarks.measuring import Clock, Variants, busy, in_turn, machine
 from dermdistill import params
-from dermdistill.classes import CLASSES
-from dermdistill.data import phantom
-from dermdistill.data.dataset import Split
-from dermdistill.files import read_json, write_json
-from dermdistill.learning import devices, ensemble, models, training
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import Split
+from dermdistill.core.files import read_json, write_json
+from dermdistill.distillation import ensemble
 from dermdistill.params import Cut, Model
+from dermdistill.phantom import phantom
+from dermdistill.training import distributed, loop, models
 
 RESULTS = Path("benchmarks/results/training.json")
 IMAGES = 7040  # in full batches, that one epoch of the committed run shows
@@ -93,16 +94,16 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
     """An epoch of the committed loop, without the named trick."""
     torch.set_num_threads(threads)
     if without == "allocator":
-        training._keep_freed_memory = lambda: None
-    training.deterministic(0)
+        loop._keep_freed_memory = lambda: None
+    loop.deterministic(0)
     torch.set_flush_denormal(without != "flush-denormal")
     if without == "batched views":
-        training.augment = lambda batch, rows, *_: per_image(rows)
+        loop.augment = lambda batch, rows, *_: per_image(rows)
     elif without == "channels-last":
-        view = training.augment
-        training.augment = lambda *arguments: view(*arguments).contiguous()
+        view = loop.augment
+        loop.augment = lambda *arguments: view(*arguments).contiguous()
     elif without == "moving average":
-        training.follow = lambda *_: None
+        loop.follow = lambda *_: None
     layout = torch.contiguous_format if without == "channels-last" else torch.channels_last
     model, teacher = build(pair, distil)
     model = model.to(memory_format=layout)
@@ -112,10 +113,10 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
         teacher, views, answers = torch.nn.Identity(), 1, torch.zeros(1, len(images), len(CLASSES))
     split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
     settings = SETTINGS.model_copy(update={"batch_size": BATCH})
-    job = training.Job(images, split, split, spec("any", None), settings, 0, Path("none"), views, answers)
-    groups = training.parameter_groups(model, settings)
+    job = loop.Job(images, split, split, spec("any", None), settings, 0, Path("none"), views, answers)
+    groups = loop.parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
-    fabric = devices.start(settings.devices)
+    fabric = distributed.start(settings.devices)
     average = copy.deepcopy(model)
     network, stepper = fabric.setup(model, optimizer)
 
@@ -124,7 +125,7 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
         value = kd(teacher, logits, labels, batch) if teacher is not None else F.cross_entropy(logits, labels)
         return {"loss": value}
 
-    training._train_epoch(fabric, network, average, loss, stepper, job, 1)
+    loop._train_epoch(fabric, network, average, loss, stepper, job, 1)
 
 
 TRANSFORM = transforms.Compose(
@@ -176,7 +177,7 @@ def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> 
 def storing(images: np.ndarray, clock: Clock) -> None:
     """The pass that stores what the teachers answer to one view of each image."""
     torch.set_num_threads(1)
-    training.deterministic(0)
+    loop.deterministic(0)
     teacher = build("tiny", True)[1]
     assert teacher is not None
     teacher.to(memory_format=torch.channels_last)
@@ -184,7 +185,7 @@ def storing(images: np.ndarray, clock: Clock) -> None:
     with torch.inference_mode():
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            teacher(training.augment(training.to_float(images[some]), some, SETTINGS.augment, 0, 0))
+            teacher(loop.augment(loop.to_float(images[some]), some, SETTINGS.augment, 0, 0))
             clock()
 
 
@@ -264,7 +265,7 @@ def inputs(pixels: np.ndarray) -> dict[str, Any]:
         Image.fromarray(image).resize((600, 450)).save(stream, "JPEG", quality=95)
         large.append(stream.getvalue())
     ways = {
-        "array, views of the batch": lambda: training.augment(training.to_float(pixels[rows]), rows, view, 0, 0),
+        "array, views of the batch": lambda: loop.augment(loop.to_float(pixels[rows]), rows, view, 0, 0),
         f"JPEG {WIDTH} × {HEIGHT}, image by image": lambda: [decode(Jpegs.files[row]) for row in rows],
         "JPEG 600 × 450, image by image": lambda: [decode(file) for file in large],
     }
@@ -284,7 +285,7 @@ def peak(pixels: np.ndarray) -> dict[str, Any]:
     result: dict[str, Any] = {"gflops": {"matrix product": round(product, 1), "dense convolution": round(dense, 1)}}
     for arch, cut in (("tf_efficientnet_lite0", None), PAIRS["small"][1], ("resnet50", None), PAIRS["big"][1]):
         model = models.build(spec(arch, cut))[0].to(memory_format=torch.channels_last)
-        images = training.to_float(pixels[:BATCH])
+        images = loop.to_float(pixels[:BATCH])
         work = 3 * flops(model, images)  # a backward pass computes two products for each of the forward pass
         seconds = quickest(lambda model=model, images=images: model(images).sum().backward(), 4)
         with torch.profiler.profile() as profile:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from dermdistill import params
+from dermdistill.core.files import atomic, read_table, write_json
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import atomic, read_table, write_json
-from dermdistill.reporting import cases, error_figures, plots
+from dermdistill.evaluation import cases
+from dermdistill.metrics.metrics import rounded
+from dermdistill.reporting import error_figures, plots
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 
 from dermdistill import params
-from dermdistill.classes import CLASSES
-from dermdistill.data.dataset import load_split
+from dermdistill.baselines import classical
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import load_split
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import predictions
-from dermdistill.learning import classical
+from dermdistill.metrics import predictions
 
 FEATURES = "data/features/features.npy"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from dermdistill import params, tracking
-from dermdistill.data.dataset import load_images
-from dermdistill.deployment import benchmark, export, formats
+from dermdistill.core.dataset import load_images
+from dermdistill.core.files import write_json
+from dermdistill.deployment import benchmark, formats, onnx_export
 from dermdistill.deployment.benchmark import Entry
 from dermdistill.errors import run
-from dermdistill.files import write_json
-from dermdistill.learning import models
+from dermdistill.training import models
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def chosen(settings: params.Params, size: Any, scratch: Path) -> list[Entry]:
     seed, entries = settings.ship.seed, []
     for name in settings.kd.teachers:
         folder, file = Path(f"models/teachers/teacher_{name}"), scratch / f"{name}.onnx"
-        export.to_onnx(models.load(folder)[0], size[0], size[1], file)
+        onnx_export.to_onnx(models.load(folder)[0], size[0], size[1], file)
         entries += [Entry(folder.name, "eager", folder), Entry(folder.name, "onnx", file)]
     for name in settings.run.students:
         student, int8 = f"student_{name}_s{seed}", Path(f"models/quantized/int8_{name}_s{seed}")
@@ -62,7 +62,7 @@ def facts(settings: params.Params, model: str, size: Any) -> dict[str, int]:
     """Parameters and multiply-adds of one image."""
     folder = Path("models") / ("teachers" if model.startswith("teacher_") else "students")
     folder /= model.replace("int8_", "student_", 1)
-    return {"parameters": models.read_card(folder)["parameters"], "macs": benchmark.macs(folder, size)}
+    return {"parameters": models.read_metadata(folder)["parameters"], "macs": benchmark.macs(folder, size)}
 
 
 if __name__ == "__main__":

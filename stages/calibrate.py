@@ -3,9 +3,9 @@
 import sys
 
 from dermdistill import params
+from dermdistill.core.files import write_json
 from dermdistill.errors import run
-from dermdistill.evaluation import calibration, predictions, selective
-from dermdistill.files import write_json
+from dermdistill.metrics import calibration, predictions, selective
 
 
 def main(model_id: str) -> None:

@@ -3,15 +3,15 @@
 import sys
 
 from dermdistill import params
+from dermdistill.core.files import write_json
 from dermdistill.errors import run
-from dermdistill.files import write_json
-from dermdistill.reporting import comparisons
+from dermdistill.evaluation import model_pairs
 
 
 def main() -> None:
     settings = params.load()
-    write_json("metrics/compare/models.json", comparisons.compare_models(".", settings))
-    write_json("metrics/compare/calibration.json", comparisons.compare_calibrations(".", settings))
+    write_json("metrics/compare/models.json", model_pairs.compare_models(".", settings))
+    write_json("metrics/compare/calibration.json", model_pairs.compare_calibrations(".", settings))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from dermdistill import params
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill.core.dataset import load_images, load_split
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import run
 from dermdistill.evaluation import corrupted

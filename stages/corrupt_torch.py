@@ -5,19 +5,20 @@ import sys
 import numpy as np
 
 from dermdistill import params
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.distillation import ensemble
 from dermdistill.errors import run
 from dermdistill.evaluation import corrupted
-from dermdistill.learning import ensemble, training
+from dermdistill.training import loop
 
 
 def main(model_id: str) -> None:
     settings, split = params.load().robustness, load_split("holdout")
-    training.deterministic(0)
+    loop.deterministic(0)
     model = ensemble.load(model_id)  # asked once an image: mirrored answers would take four times the hours
 
     def predict(images: np.ndarray) -> np.ndarray:
-        return np.asarray(training.predict(model, images, np.arange(len(images))).double().softmax(1))
+        return np.asarray(loop.predict(model, images, np.arange(len(images))).double().softmax(1))
 
     chosen = corrupted.choose(split.labels, settings.images, settings.seed)
     image_id = np.array(split.image_id)[chosen]

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pandas as pd
 
+from dermdistill.core.files import read_table, write_json
 from dermdistill.errors import UserError, run
-from dermdistill.files import read_table, write_json
 from dermdistill.reporting import dataset, plots
 
 FIGURES, PICTURES = "plots/data", "reports/data"

@@ -5,24 +5,27 @@ import sys
 from torch import nn
 
 from dermdistill import params
-from dermdistill.data.dataset import load_images
+from dermdistill.core.dataset import load_images
+from dermdistill.core.files import read_json
+from dermdistill.distillation import ensemble, teacher_targets
+from dermdistill.distillation import losses as kd_losses
 from dermdistill.errors import run
-from dermdistill.files import read_json
-from dermdistill.learning import ensemble, jobs, kd, losses, models, soft
+from dermdistill.training import losses, models
+from dermdistill.training import run as training_run
 
 
 def main(name: str, seed: str) -> None:
     settings = params.load()
     chosen, spec = settings.kd, settings.student(name)
-    targets = soft.targets(chosen, settings.train.augment) if chosen.views else None
+    targets = teacher_targets.targets(chosen, settings.train.augment) if chosen.views else None
     teacher = nn.Identity() if chosen.views else ensemble.load(ensemble.ID, chosen.flips)  # a stored answer is its own
 
     size = load_images().shape[1:3]
 
     def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
-        return kd.make_loss(chosen, teacher, hard, student, size, settings.train.task)
+        return kd_losses.make_loss(chosen, teacher, hard, student, size, settings.train.task)
 
-    jobs.train(
+    training_run.train(
         f"student_{name}_s{seed}",
         "models/students",
         spec,

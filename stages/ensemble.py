@@ -3,13 +3,13 @@
 import sys
 
 from dermdistill import params
+from dermdistill.distillation import teacher_targets
 from dermdistill.errors import run
-from dermdistill.learning import soft
 
 
 def main() -> None:
     kd = params.load().kd
-    soft.gather(kd.teachers, kd.views)
+    teacher_targets.gather(kd.teachers, kd.views)
 
 
 if __name__ == "__main__":

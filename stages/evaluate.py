@@ -3,9 +3,10 @@
 import sys
 
 from dermdistill import params
+from dermdistill.core.files import atomic, write_json
 from dermdistill.errors import run
-from dermdistill.evaluation import calibration, predictions, protocol, selective, slices
-from dermdistill.files import atomic, write_json
+from dermdistill.evaluation import protocol, subgroups
+from dermdistill.metrics import calibration, predictions, selective
 
 
 def main(model_id: str) -> None:
@@ -15,7 +16,7 @@ def main(model_id: str) -> None:
     for part in ("val", "holdout"):
         known = predictions.read(f"predictions/{part}/{model_id}.csv")
         calibrated = fitted.apply(known.probabilities)
-        result = protocol.measure(known, calibrated, fitted.thresholds, rules, slices.read(".", part), settings)
+        result = protocol.measure(known, calibrated, fitted.thresholds, rules, subgroups.read(".", part), settings)
         write_json(f"metrics/{part}/{model_id}.json", result)
     for name, table in protocol.tables(known, calibrated, settings).items():  # of the holdout, the last of the two
         with atomic(f"plots/{name}/{model_id}.csv") as temporary:

@@ -5,20 +5,21 @@ import sys
 import numpy as np
 import pandas as pd
 
-from dermdistill import params
-from dermdistill.classes import MELANOMA
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill import explain, params
+from dermdistill.core.classes import MELANOMA
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.core.files import atomic, write_json
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import atomic, write_json
-from dermdistill.learning import explain, models, training
-from dermdistill.reporting import cases, explain_panels, plots
+from dermdistill.evaluation import cases
+from dermdistill.metrics.metrics import rounded
+from dermdistill.reporting import explain_panels, plots
+from dermdistill.training import loop, models
 
 CASES, PANELS, TABLE = "plots/errors/cases.csv", "reports/explain", "plots/explain/neighbours.csv"
 
 
 def main() -> None:
-    training.deterministic(0)
+    loop.deterministic(0)
     settings = params.load()
     chosen, names = settings.explain, cases.roles(settings)
     teacher = models.load(f"models/teachers/teacher_{settings.kd.teachers[0]}")[0]  # gradients need one network

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 
 from dermdistill import params
-from dermdistill.data import features
-from dermdistill.data.dataset import load_images
+from dermdistill.baselines import features
+from dermdistill.core.dataset import load_images
+from dermdistill.core.files import atomic, write_json
 from dermdistill.errors import run
-from dermdistill.files import atomic, write_json
 
 
 def main() -> None:

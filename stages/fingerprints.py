@@ -4,16 +4,16 @@ import sys
 
 import pandas as pd
 
-from dermdistill.data import fingerprints
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.core.files import atomic
 from dermdistill.errors import run
-from dermdistill.files import atomic
+from dermdistill.splitting import image_hashes
 
 
 def main() -> None:
     images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
     found = pd.concat(
-        fingerprints.table(split.image_id, (images[row] for row in split.rows)).assign(part=part)
+        image_hashes.table(split.image_id, (images[row] for row in split.rows)).assign(part=part)
         for part, split in parts.items()
     )
     with atomic("data/fingerprints.csv") as temporary:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from dermdistill import params
+from dermdistill.core.files import atomic, read_json
 from dermdistill.errors import run
-from dermdistill.files import atomic, read_json
 from dermdistill.reporting import pareto, plots
 
 FOLDER = Path("plots/pareto")

@@ -2,11 +2,11 @@
 
 import sys
 
-from dermdistill.classes import CLASSES
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import load_images, load_split
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import run
-from dermdistill.evaluation import predictions
+from dermdistill.metrics import predictions
 
 
 def main(student: str, seed: str) -> None:

@@ -3,19 +3,20 @@
 import sys
 
 from dermdistill import params
-from dermdistill.classes import CLASSES
-from dermdistill.data.dataset import load_images, load_split
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.distillation import ensemble
 from dermdistill.errors import run
-from dermdistill.evaluation import predictions
-from dermdistill.learning import ensemble, training
+from dermdistill.metrics import predictions
+from dermdistill.training import loop
 
 
 def main(model_id: str) -> None:
-    training.deterministic(0)
+    loop.deterministic(0)
     model, images = ensemble.load(model_id, params.load().predict.flips), load_images()
     for name in ("val", "holdout"):
         part = load_split(name)
-        probabilities = training.predict(model, images, part.rows).double().softmax(1).numpy()
+        probabilities = loop.predict(model, images, part.rows).double().softmax(1).numpy()
         dx = [CLASSES[label] for label in part.labels]
         predictions.write(f"predictions/{name}/{model_id}.csv", part.image_id, part.lesion_id, dx, probabilities)
 

@@ -3,9 +3,9 @@
 import sys
 
 from dermdistill import params
-from dermdistill.data.ingest import open_raw, prepare
+from dermdistill.core.files import write_json
 from dermdistill.errors import run
-from dermdistill.files import write_json
+from dermdistill.ingest.prepare import open_raw, prepare
 
 
 def main() -> None:

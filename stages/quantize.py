@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from dermdistill import params, tracking
-from dermdistill.data.dataset import load_images, load_split
-from dermdistill.deployment import export, ladder, quantize
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.core.files import atomic, sha256, write_json
+from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import run
-from dermdistill.evaluation import metrics, parity
-from dermdistill.files import atomic, sha256, write_json
-from dermdistill.learning import models, qat
+from dermdistill.metrics import metrics, parity
+from dermdistill.quantization import candidates, int8, qat
+from dermdistill.training import models
 
 
 def main(student: str, seed: str) -> None:
@@ -25,23 +26,27 @@ def main(student: str, seed: str) -> None:
     numbers, folder = settings.quantize, Path(f"models/quantized/{model_id}")
     classifier, card = models.load(f"models/students/student_{student}_s{seed}")
     images, train = load_images(), load_split("train")
-    fp32, int8 = folder / "fp32.onnx", folder / "model.onnx"
-    exported = export.to_onnx(classifier, images.shape[1], images.shape[2], fp32)
-    rows = quantize.choose(train.rows, numbers.calibration_images, numbers.seed)
+    fp32, quantized = folder / "fp32.onnx", folder / "model.onnx"
+    exported = onnx_export.to_onnx(classifier, images.shape[1], images.shape[2], fp32)
+    rows = int8.choose(train.rows, numbers.calibration_images, numbers.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        maker = quantize.Quantizer(fp32, images[rows], scratch)
-        layers = ladder.sensitivity(maker, images[rows[: numbers.sensitivity_images]])
+        maker = int8.Quantizer(fp32, images[rows], scratch)
+        layers = candidates.sensitivity(maker, images[rows[: numbers.sensitivity_images]])
         tune = functools.partial(qat.fine_tune, classifier, images, train.rows, settings)
-        files = ladder.build(maker, numbers.ladder, [row["layer"] for row in layers], tune)
+        files = candidates.build(maker, numbers.ladder, [row["layer"] for row in layers], tune)
         table = measure(fp32, files, images, settings)
-        shutil.copyfile(files[chosen := ladder.first(table, model_id)], int8)
+        shutil.copyfile(files[chosen := candidates.first(table, model_id)], quantized)
     write_table(f"plots/quantize/ladder/{model_id}.csv", [{"rung": rung} | row for rung, row in table.items()])
     write_table(f"plots/quantize/sensitivity/{model_id}.csv", layers)
     made = {"calibration_images": len(rows), "seed": numbers.seed, "rung": chosen}
-    write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(int8), "quantize": made})
-    sizes = {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size}
+    write_json(folder / "model.json", card | {"id": model_id, "sha256": sha256(quantized), "quantize": made})
+    sizes = {"fp32": fp32.stat().st_size, "int8": quantized.stat().st_size}
     report = {"rung": chosen, "bytes": sizes, "ladder": table, "export_logit_difference": exported}
-    report |= {"optimisations_off": parity.compare(*ladder.without_optimisations(int8, images, load_split("val").rows))}
+    report |= {
+        "optimisations_off": parity.compare(
+            *candidates.without_optimisations(quantized, images, load_split("val").rows)
+        )
+    }
     write_json(f"metrics/quantize/{model_id}.json", metrics.rounded(report, 9))
     tracking.record(f"quantize {model_id}", made, report)
 
@@ -49,14 +54,14 @@ def main(student: str, seed: str) -> None:
 def measure(fp32: Path, files: dict[str, Path], images: np.ndarray, settings: params.Params) -> dict[str, Any]:
     """Every rung on val: what it costs, its bytes, and its time as a share of FP32's, which decides nothing."""
     val, table = load_split("val"), {}
-    times = ladder.time_ratios(fp32, files, images[val.rows[:1]], settings.quantize.timing_rounds)
+    times = candidates.time_ratios(fp32, files, images[val.rows[:1]], settings.quantize.timing_rounds)
     predicted = {name: Detector(file).predict(images, val.rows) for name, file in {"fp32": fp32, **files}.items()}
     versions = {n: parity.calibrated(val.labels, p, settings.calibrate.sensitivity) for n, p in predicted.items()}
     for rung, file in files.items():
         found = parity.cost(val.labels, versions["fp32"], versions[rung], settings.quantize.bins)
-        found |= {"bytes": file.stat().st_size, "saturating_weights": quantize.saturating(file)}
+        found |= {"bytes": file.stat().st_size, "saturating_weights": int8.saturating(file)}
         found["sum_error"] = float(np.abs(predicted[rung].sum(axis=1) - 1).max())
-        wrong = parity.broken(found, settings.quantize.limits.model_dump())
+        wrong = parity.violations(found, settings.quantize.limits.model_dump())
         table[rung] = metrics.rounded(found) | {"time_ratio": times[rung], "breaks": ", ".join(wrong)}
     return table
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from dermdistill.data.ingest import open_raw
 from dermdistill.errors import run
+from dermdistill.ingest.prepare import open_raw
 
 
 def main() -> None:

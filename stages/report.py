@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from dermdistill import params, tracking
+from dermdistill.core.files import read_json
 from dermdistill.errors import run
-from dermdistill.files import read_json
 from dermdistill.reporting import report
 
 

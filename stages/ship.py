@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from dermdistill import params, tracking
-from dermdistill.classes import MELANOMA
-from dermdistill.data.dataset import load_images, load_split
-from dermdistill.deployment import example, export
+from dermdistill.core.classes import MELANOMA
+from dermdistill.core.dataset import load_images, load_split
+from dermdistill.core.files import atomic, read_json, sha256, write_json
+from dermdistill.deployment import example, onnx_export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import calibration, metrics, parity, predictions, selective
-from dermdistill.files import atomic, read_json, sha256, write_json
+from dermdistill.metrics import calibration, metrics, parity, predictions, selective
 
 TARGET = Path("models/deploy/student.int8.onnx")
 LARGEST = 4_000_000  # bytes: it stands in git, and phones download it
@@ -30,10 +30,10 @@ def main() -> None:
     origin = {"id": model_id, "initial_weights": str(card["initial_weights"]), "selective": rules.to_text()}
     origin["calibration_sha256"] = sha256(source)
     with atomic(TARGET) as path:
-        text = export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
+        text = onnx_export.ship(f"models/quantized/{model_id}/model.onnx", path, fitted.to_dict(), origin)
         report = {"bytes": path.stat().st_size} | strays(path, val, fitted)
         limits = {"max_bytes": LARGEST, "max_decisions_differ": 0, "max_max_abs_dp": tolerance}
-        if wrong := parity.broken(report, limits):
+        if wrong := parity.violations(report, limits):
             raise UserError(f"{TARGET} is not shipped: on val {', '.join(wrong)}; change quantize.* or retrain")
         shown, told = example.write(path, TARGET.parent)
     card_shipped = {"model": TARGET.name, "bytes": report["bytes"]} | text | {"example": told}

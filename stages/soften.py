@@ -3,13 +3,13 @@
 import sys
 
 from dermdistill import params
+from dermdistill.distillation import teacher_targets
 from dermdistill.errors import run
-from dermdistill.learning import soft
 
 
 def main(name: str) -> None:
     settings = params.load()
-    soft.soften(name, settings.kd, settings.train.augment)
+    teacher_targets.soften(name, settings.kd, settings.train.augment)
 
 
 if __name__ == "__main__":

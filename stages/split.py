@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from dermdistill import params
-from dermdistill.data import splits
-from dermdistill.data.splits import PARTS
+from dermdistill.core.files import atomic, read_json, read_table, write_json
 from dermdistill.errors import UserError, run
-from dermdistill.files import atomic, read_json, read_table, write_json
+from dermdistill.splitting import splits
+from dermdistill.splitting.splits import PARTS
 
 FOLDER = Path("data/splits")
 ASSIGNMENT = FOLDER / "assignment.json"  # every lesion ever assigned with these parameters, present or not

@@ -4,13 +4,13 @@ import sys
 
 from dermdistill import params
 from dermdistill.errors import run
-from dermdistill.learning import jobs
+from dermdistill.training import run as training_run
 
 
 def main(name: str) -> None:
     settings = params.load()
     spec = settings.teacher(name)
-    jobs.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard, _: hard)
+    training_run.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard, _: hard)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import sys
 
 import pandas as pd
 
+from dermdistill.core.files import atomic, read_table
 from dermdistill.errors import run
-from dermdistill.files import atomic, read_table
 
 PARTS = ("val", "holdout")
 COLUMNS = ["image_id", "age", "sex", "localization"]

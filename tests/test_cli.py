@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment
+from deployment.test_runtime import tiny_model
+from helpers import environment
 from PIL import Image
-from test_runtime import tiny_model
 
 from dermdistill import cli
-from dermdistill.classes import CLASSES
-from dermdistill.data import fingerprints, outside, overlap
+from dermdistill.core.classes import CLASSES
 from dermdistill.deployment.runtime import Detector
+from dermdistill.ingest import outside
+from dermdistill.splitting import image_hashes, overlap
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
 
@@ -51,7 +52,7 @@ def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """The one image that the model is said to have been made with."""
     image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     (tmp_path / "data").mkdir()
-    fingerprints.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
+    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
     monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
     return image
 
@@ -312,8 +313,8 @@ def test_a_number_out_of_range_is_a_sentence(number: str, capsys: pytest.Capture
 
 def test_data_goes_to_data_raw(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr("dermdistill.data.fetch.bring", lambda *a: calls.append(a))
-    monkeypatch.setattr("dermdistill.data.fetch.download", lambda *a: calls.append(a))
+    monkeypatch.setattr("dermdistill.ingest.fetch.bring", lambda *a: calls.append(a))
+    monkeypatch.setattr("dermdistill.ingest.fetch.download", lambda *a: calls.append(a))
     cli.main(["data", "somewhere"])
     cli.main(["data"])
     assert calls == [(Path("somewhere"), "data/raw"), ("data/raw",)]

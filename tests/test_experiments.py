@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, change_params, cloned, dvc, environment, git, this_python_first
 from dvc.repo import Repo
+from helpers import REPOSITORY, change_params, cloned, dvc, environment, git, this_python_first
 
 from dermdistill import presets
+from dermdistill.core.files import sha256
 from dermdistill.errors import UserError
-from dermdistill.files import sha256
 
 pytestmark = pytest.mark.slow
 GUIDE = REPOSITORY / "docs/experiments.md"
@@ -69,7 +69,7 @@ CHANGES = {
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite2", "lite1"],
 }
-FILES = ("src/dermdistill/learning/training.py", "src/dermdistill/reporting/plots.py")
+FILES = ("src/dermdistill/training/loop.py", "src/dermdistill/reporting/plots.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dermdistill.learning import explain, models
-from dermdistill.learning.augment import to_float
+from dermdistill import explain
 from dermdistill.params import Cut, Model
 from dermdistill.reporting import explain_panels
+from dermdistill.training import models
+from dermdistill.training.augment import to_float
 
 SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "upscale": 1.0, "dropout": 0.1, "mixup": 0.0, "keep": "best"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY, change_params, shrunk_params, write_params
+from helpers import REPOSITORY, change_params, shrunk_params, write_params
 from pydantic import BaseModel
 
 from dermdistill import params

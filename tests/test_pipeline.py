@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import dvc, environment, write_documents
 from dvc.repo import Repo
+from helpers import dvc, environment, write_documents
 
 from dermdistill import demo, params
 from dermdistill.errors import UserError
-from dermdistill.evaluation import calibration, predictions
+from dermdistill.metrics import calibration, predictions
 from dermdistill.reporting import verify
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,18 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, cloned, dvc, environment, git, this_python_first, write_documents
+from helpers import REPOSITORY, cloned, dvc, environment, git, this_python_first, write_documents
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| ([^|`]+) \| (.+) \|$", README.split("## How to")[1].split("\n## ")[0], re.M))
 del ROWS["to"]
 ELSEWHERE = {  # row → the test that runs it; most take minutes and are not run twice
     "use other data or your own split": "test_splits.py::test_a_frozen_split_is_kept_and_its_crossing_twins_are_named",
-    "distil in another way": "test_kd.py::test_every_method_trains_a_student_of_its_own",
+    "distil in another way": "test_losses.py::test_every_method_trains_a_student_of_its_own",
     "learn from several teachers": "test_experiments.py::test_students_depend_on_their_own_teachers_alone",
     "compare all ways on val": "test_ablation.py::test_three_cells_through_the_queue_and_nothing_twice",
     "see what is complete or missing": "test_ablation.py::test_the_summary_is_quick_and_needs_no_heavy_library",
-    "train on several GPUs or machines": "test_devices.py::test_two_processes_end_with_the_weights_of_one",
+    "train on several GPUs or machines": "test_distributed.py::test_two_processes_end_with_the_weights_of_one",
     "start from weights of your own, fine-tune": "test_models.py::test_a_file_of_timms_own_weights_is_the_start",
     "run a preset": "test_experiments.py::test_a_preset_becomes_an_experiment_in_a_copy",
     "share pixels and weights": "test_experiments.py::test_what_one_pushed_another_pulls_and_trains_nothing",
@@ -42,7 +42,7 @@ def test_each_thing_in_three_lines_and_each_run() -> None:
     assert len(ROWS) >= 10 and set(ROWS) == HERE | set(ELSEWHERE)
     for row, name in ELSEWHERE.items():
         file, test = name.split("::")
-        assert f"def {test}(" in (REPOSITORY / "tests" / file).read_text(), row
+        assert any(f"def {test}(" in path.read_text() for path in (REPOSITORY / "tests").rglob(file)), row
     assert all(len(commands(row)) <= 7 for row in ROWS)
 
 
@@ -104,7 +104,7 @@ def test_ask_the_shipped_model(clone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_try_it_on_other_images(clone: Path, tmp_path: Path) -> None:
-    from dermdistill.data import phantom
+    from dermdistill.phantom import phantom
 
     phantom.write(tmp_path / "raw", lesions=20, seed=77, height=60, width=80, progress=False)
     for archive in phantom.PARTS:
@@ -139,7 +139,7 @@ def picture(folder: Path) -> Path:
     import numpy as np
     from PIL import Image
 
-    from dermdistill.data import phantom
+    from dermdistill.phantom import phantom
 
     path = folder / "photo.jpg"
     Image.fromarray(phantom.draw(np.random.default_rng(0), "mel", 90, 120)).save(path)

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from dermdistill import params, presets
+from dermdistill.core.files import read_json, write_json, write_text
 from dermdistill.errors import UserError, run
-from dermdistill.files import read_json, write_json, write_text
 from dermdistill.params import Model, Params
 
 FOLDER = Path("predictions/ablation")
@@ -188,7 +188,7 @@ def rank(settings: Params) -> None:
 def costs(settings: Params, names: list[str]) -> dict[str, dict[str, int]]:
     """Parameters and multiply-adds (one image) of the shapes among ``names`` and of the student as it is."""
     from dermdistill.deployment import benchmark  # heavy: torch
-    from dermdistill.learning import models
+    from dermdistill.training import models
 
     content, found = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")), {}
     for name, changes in cells(settings).items():

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Proportion = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
@@ -52,7 +52,7 @@ class KD(Block):
     flips: bool
     method: Method
     temperature: Positive
-    alpha: Share
+    alpha: Proportion
     methods: Methods
 
     @property
@@ -76,7 +76,7 @@ class Ablation(Block):
     seed: Seed
     epochs: Count
     temperatures: list[Positive]
-    alphas: list[Share]
+    alphas: list[Proportion]
     methods: list[Method]
     shapes: dict[Name, dict[str, Any]]  # checked where a cell is made of them: they change the student's block
 
@@ -95,8 +95,8 @@ class Ablation(Block):
 class Int8Limits(Block):
     max_auc_drop: NotNegative
     max_ece_rise: NotNegative
-    min_agreement: Share
-    min_equal_decisions: Share
+    min_agreement: Proportion
+    min_equal_decisions: Proportion
     max_bytes: Count
     max_saturating_weights: Annotated[int, Field(ge=0)]
     max_sum_error: Positive
@@ -169,7 +169,7 @@ class Benchmark(Block):
 
 
 class AnalyzeErrors(Block):
-    high_confidence: Share
+    high_confidence: Proportion
     panel_images: Count
 
 

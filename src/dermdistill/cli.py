@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dermdistill.classes import CLASSES, MELANOMA, NAMES
+from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.errors import UserError, run
 
 SHIPPED = Path("models/deploy/student.int8.onnx")
@@ -63,14 +63,14 @@ def evaluate(given: argparse.Namespace) -> None:
 
 def phantom(given: argparse.Namespace) -> None:
     """Draw a synthetic data set in the form of HAM10000."""
-    from dermdistill.data.phantom import write
+    from dermdistill.phantom.phantom import write
 
     write(given.directory, given.lesions, given.seed, given.height, given.width)
 
 
 def data(given: argparse.Namespace) -> None:
     """Bring HAM10000 into data/raw, from a folder or by download."""
-    from dermdistill.data import fetch
+    from dermdistill.ingest import fetch
 
     if given.source:
         fetch.bring(given.source, "data/raw")
@@ -89,8 +89,8 @@ def split(given: argparse.Namespace) -> None:
     """Use somebody's own split, frozen: a table of part and lesion_id or image_id."""
     import pandas as pd
 
-    from dermdistill.data import splits
-    from dermdistill.files import read_table, write_json
+    from dermdistill.core.files import read_table, write_json
+    from dermdistill.splitting import splits
 
     try:
         rows = pd.read_csv(given.table, dtype=str, keep_default_na=False)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from dermdistill.data import phantom
+from dermdistill.core.files import write_text
 from dermdistill.errors import UserError, run
-from dermdistill.files import write_text
+from dermdistill.phantom import phantom
 from dermdistill.presets import merged
 
 MARK = ".demo"  # this folder is ours to overwrite

@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dermdistill.classes import CLASSES
-from dermdistill.data import fingerprints, outside, overlap, pixels
-from dermdistill.data.archives import Reader
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import atomic, write_json
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
-from dermdistill.evaluation import calibration, corrupted, predictions, protocol, robustness, selective
-from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import atomic, write_json
+from dermdistill.evaluation import corrupted, protocol, robustness
+from dermdistill.ingest import outside, pixels
+from dermdistill.ingest.archives import Reader
+from dermdistill.metrics import calibration, predictions, selective
+from dermdistill.metrics.metrics import rounded
+from dermdistill.splitting import image_hashes, overlap
 
 SETTINGS = protocol.Settings(1000, 15, 0, [0.05, 0.1, 0.2], 0.02, 20)
 SHARED = ("refuse", "drop", "keep")
@@ -77,7 +79,7 @@ def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np
             chunk = names[start : start + BATCH]
             read = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
             parts.append(detector.predict(np.stack(read)))
-            prints += [np.frombuffer(fingerprints.fingerprint(image), np.uint8) for image in read]
+            prints += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in read]
             bar.update(len(chunk))
     return np.concatenate(parts), np.stack(prints)
 

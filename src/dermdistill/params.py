@@ -31,10 +31,10 @@ from dermdistill.blocks import (
     Names,
     NotNegative,
     Positive,
+    Proportion,
     Quantize,
     Robustness,
     Seed,
-    Share,
     Ship,
 )
 from dermdistill.errors import UserError
@@ -91,7 +91,7 @@ class Augment(Block):
     color_cast: Annotated[float, Field(ge=0, lt=1)]
     hair: Annotated[int, Field(ge=0, le=50)]
     blur: NotNegative
-    erase: Share
+    erase: Proportion
 
 
 class Devices(Block):
@@ -109,7 +109,7 @@ class Train(Block):
     ema: Annotated[float, Field(ge=0, lt=1)]
     class_weights: Literal["none", "sqrt", "balanced", "effective"]
     focal_gamma: NotNegative
-    focal_alpha: Share | None
+    focal_alpha: Proportion | None
     sampling: Literal["each", "balanced"]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     freeze_batch_norm: bool
@@ -159,7 +159,7 @@ class Predict(Block):
 
     @property
     def passes(self) -> int:
-        """How often a teacher is asked about one image (``learning.ensemble.MIRRORED``)."""
+        """How often a teacher is asked about one image (``distillation.ensemble.MIRRORED``)."""
         return 4 if self.flips else 1
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from dermdistill import ablation, params
+from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
-from dermdistill.files import read_json
 from dermdistill.params import Params
 
 try:

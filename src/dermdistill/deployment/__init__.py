@@ -1,1 +1,1 @@
-"""Room 3: export, INT8 quantization, and the runtime that a phone would use."""
+"""Export, the runtime a phone would use, other formats, benchmarks."""

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dermdistill.data import pixels
 from dermdistill.deployment import formats, timing
 from dermdistill.deployment.runtime import Detector
+from dermdistill.ingest import pixels
 
 FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 THREAD_FREE = ("executorch", "executorch_int8")  # sizes its own thread pool: measured on all threads only
@@ -126,7 +126,7 @@ def macs(folder: Path, size: tuple[int, int]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dermdistill.learning import models
+    from dermdistill.training import models
 
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         models.load(folder)[0](torch.zeros(1, 3, *size))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dermdistill.data import phantom, pixels
+from dermdistill.core.files import atomic
 from dermdistill.deployment.runtime import Detector
-from dermdistill.files import atomic
+from dermdistill.ingest import pixels
+from dermdistill.phantom import phantom
 
 
 def write(model: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:

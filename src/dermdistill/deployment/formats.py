@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermdistill.classes import CLASSES
-from dermdistill.deployment.export import pixels_in
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import atomic
+from dermdistill.deployment.onnx_export import pixels_in
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
-from dermdistill.files import atomic
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dermdistill.learning.models import Classifier
+    from dermdistill.training.models import Classifier
 
 Runner = Callable[[np.ndarray], np.ndarray]
 """uint8 (n, H, W, 3) → probabilities (n, 7)."""
@@ -118,7 +118,7 @@ def run_eager(folder: Path, device: str = "cpu") -> Runner:
     """The PyTorch model saved in ``folder``, uncalibrated, as a laboratory would run it."""
     import torch
 
-    from dermdistill.learning import models
+    from dermdistill.training import models
 
     model = pixels_in(models.load(folder)[0]).to(device)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from dermdistill.classes import CLASSES
-from dermdistill.data import pixels
+from dermdistill.core.classes import CLASSES
 from dermdistill.errors import UserError
+from dermdistill.ingest import pixels
 
 BATCH = 32  # images in memory at a time
 EXTERNAL = b"\n\x08location\x12"  # how protobuf writes the key under which ONNX names a weights file

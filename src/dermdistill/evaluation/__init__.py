@@ -1,1 +1,1 @@
-"""Room 4: every number, computed from predictions files; imports no torch."""
+"""All that only judges: intervals, comparisons, subgroups, robustness. Imports no torch."""

@@ -23,10 +23,10 @@ from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import GroupKFold
 
-from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation import metrics
-from dermdistill.evaluation.calibration import fit_scaling, log
-from dermdistill.evaluation.predictions import Predictions
+from dermdistill.core.classes import CLASSES, MELANOMA
+from dermdistill.metrics import metrics
+from dermdistill.metrics.calibration import fit_scaling, log
+from dermdistill.metrics.predictions import Predictions
 
 Map = Callable[[np.ndarray], np.ndarray]
 SHIPPED = "temperature_bias"

@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from dermdistill.evaluation.uncertainty import Drawn
+from dermdistill.core.classes import MELANOMA
+from dermdistill.evaluation import bootstrap
+from dermdistill.evaluation.bootstrap import BootstrapResult
 
 POWER = float(norm.ppf(0.975) + norm.ppf(0.8))  # standard errors between zero and a difference found 4 times in 5
-Figures = Mapping[str, Drawn]
+ModelResults = Mapping[str, BootstrapResult]
 """One model: each metric on the data and on resamples that it shares with the other models."""
 
 
-def family(members: Sequence[Figures], metric: str, seed: int) -> dict[str, Any]:
+def family(members: Sequence[ModelResults], metric: str, seed: int) -> dict[str, Any]:
     """``{seeds, mean, sd, low, high}`` of one metric; sd is None with one seed, the bounds where undefined."""
     values = np.array([one[metric].value for one in members])
     low, high = _over_seeds(members, metric, seed).interval() or (None, None)
@@ -35,7 +37,7 @@ def family(members: Sequence[Figures], metric: str, seed: int) -> dict[str, Any]
     return {"seeds": len(values), "mean": float(values.mean()), "sd": sd, "low": low, "high": high}
 
 
-def difference(a: Sequence[Figures], b: Sequence[Figures], metric: str, seed: int) -> dict[str, Any]:
+def difference(a: Sequence[ModelResults], b: Sequence[ModelResults], metric: str, seed: int) -> dict[str, Any]:
     """A minus B: ``{a, b, difference, low, high, share_above, detectable, verdict}``.
 
     ``share_above`` is the share of resamples in which A is the better one, equal ones counted half. ``detectable`` is
@@ -65,7 +67,7 @@ def difference(a: Sequence[Figures], b: Sequence[Figures], metric: str, seed: in
     }
 
 
-def _over_seeds(members: Sequence[Figures], metric: str, seed: int) -> Drawn:
+def _over_seeds(members: Sequence[ModelResults], metric: str, seed: int) -> BootstrapResult:
     """The mean over seeds; on each resample of lesions, over seeds drawn with replacement."""
     drawn = [one[metric] for one in members]
     values = np.stack([one.resampled for one in drawn], axis=1)
@@ -73,7 +75,7 @@ def _over_seeds(members: Sequence[Figures], metric: str, seed: int) -> Drawn:
     chosen = random.integers(0, values.shape[1], size=values.shape)
     resampled = np.take_along_axis(values, chosen, axis=1).mean(axis=1)
     mean = float(np.mean([one.value for one in drawn]))
-    return Drawn(mean, resampled, np.mean([one.left_out for one in drawn], axis=0))
+    return BootstrapResult(mean, resampled, np.mean([one.left_out for one in drawn], axis=0))
 
 
 def delong(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, float] | None:
@@ -90,6 +92,16 @@ def delong(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, floa
     se = float(np.sqrt(max(variance[0, 0] + variance[1, 1] - 2 * variance[0, 1], 0.0)))
     p = float(2 * norm.sf(abs(gap) / se)) if se > 1e-12 else (1.0 if abs(gap) < 1e-12 else 0.0)
     return {"a": areas[0], "b": areas[1], "difference": gap, "se": se, "p": p}
+
+
+def auc_change(
+    labels: np.ndarray, lesions: np.ndarray, reference: np.ndarray, other: np.ndarray, resamples: int, seed: int
+) -> dict[str, float | None]:
+    """Melanoma AUC of ``other`` (N, 7) minus that of ``reference``, with its paired 95 % interval by lesion."""
+    y_true = labels == MELANOMA
+    first, second = (bootstrap.roc_auc(y_true, p[:, MELANOMA]) for p in (reference, other))
+    result = bootstrap.paired_difference(first, second, lesions, resamples, seed)
+    return dict(zip(("auc_change", "auc_low", "auc_high"), result or (None, None, None), strict=True))
 
 
 def _placements(positive: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

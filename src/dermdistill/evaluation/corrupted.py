@@ -3,7 +3,7 @@
 Which images (by diagnosis, each class by its share), the model's raw probabilities for them, clean and in every cell
 of corruptions.py × severities, and their file. The model is a function from images to probabilities, so the same code
 serves PyTorch and the INT8 file. Probabilities are kept in half precision: 0.05 % of each is less than any figure
-shows, and a quarter of the text's size lets the file stand in git. Figures are always computed from what the file
+shows, and a quarter of the text's size lets the file stand in git. ModelResults are always computed from what the file
 keeps, so whoever has the file gets the same ones. Deliberately absent: any figure (robustness.py).
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dermdistill.classes import CLASSES
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import atomic
 from dermdistill.errors import UserError
 from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from dermdistill.files import atomic
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (n, H, W, 3) uint8 → raw probabilities (n, 7)."""

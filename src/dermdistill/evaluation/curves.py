@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from dermdistill.classes import CLASSES, MELANOMA
-from dermdistill.evaluation.metrics import one_sided, operating_point, width_bins
+from dermdistill.core.classes import CLASSES, MELANOMA
+from dermdistill.metrics.metrics import one_sided, operating_point, width_bins
 
 
 def tables(labels: np.ndarray, raw: np.ndarray, calibrated: np.ndarray, bins: int) -> dict[str, pd.DataFrame]:

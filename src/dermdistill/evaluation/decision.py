@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dermdistill.evaluation import uncertainty
-from dermdistill.evaluation.metrics import one_sided
+from dermdistill.evaluation import bootstrap
+from dermdistill.metrics.metrics import one_sided
 
 GRID = np.arange(1, 101) / 200  # 0.5 % to 50 %; nobody refers only above that
 
@@ -32,20 +32,20 @@ def at_prevalence(positive: np.ndarray, score: np.ndarray, prevalence: float | N
 
 def net_benefit(
     positive: np.ndarray, called: np.ndarray, threshold: float, prevalence: float | None = None
-) -> uncertainty.Metric:
+) -> bootstrap.Metric:
     """Net benefit of referring the ``called`` (N,) bool; NaN where a prevalence is set and a side is missing."""
     odds = threshold / (1 - threshold)
     hit, alarm = (positive & called).astype(float), (~positive & called).astype(float)
-    found = uncertainty.Share(called, among=positive)
-    raised = uncertainty.Share(called, among=~positive)
+    found = bootstrap.Proportion(called, among=positive)
+    raised = bootstrap.Proportion(called, among=~positive)
     if prevalence is None:
-        return uncertainty.mean(hit - odds * alarm)
+        return bootstrap.mean(hit - odds * alarm)
     return lambda weights: prevalence * found(weights) - (1 - prevalence) * odds * raised(weights)
 
 
 def advantage(
     positive: np.ndarray, score: np.ndarray, threshold: float, prevalence: float | None = None
-) -> uncertainty.Metric:
+) -> bootstrap.Metric:
     """Net benefit of the model minus that of the better of treating all and treating none."""
     shifted = at_prevalence(positive, score, prevalence)
     model = net_benefit(positive, shifted >= threshold, threshold, prevalence)
@@ -63,7 +63,7 @@ def measure(positive: np.ndarray, score: np.ndarray, thresholds: list[float], pr
 
 def advantages(
     positive: np.ndarray, score: np.ndarray, thresholds: list[float], prevalence: float
-) -> dict[str, uncertainty.Metric]:
+) -> dict[str, bootstrap.Metric]:
     """The advantages that :func:`measure` reports, by their path in the metrics file, for their intervals."""
     return {
         f"net_benefit.{name}.{t:g}.advantage": advantage(positive, score, t, one)
@@ -79,7 +79,7 @@ def _row(positive: np.ndarray, score: np.ndarray, threshold: float, prevalence: 
         "treat_all": net_benefit(positive, everyone, threshold, prevalence),
         "advantage": advantage(positive, score, threshold, prevalence),
     }
-    return {name: uncertainty.value(metric, positive) for name, metric in metrics.items()}
+    return {name: bootstrap.value(metric, positive) for name, metric in metrics.items()}
 
 
 def curve(positive: np.ndarray, score: np.ndarray, prevalence: float) -> pd.DataFrame:

@@ -16,8 +16,8 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from dermdistill.classes import CLASSES
-from dermdistill.evaluation.metrics import per_class
+from dermdistill.core.classes import CLASSES
+from dermdistill.metrics.metrics import per_class
 
 
 def melanoma_agreement(positive: np.ndarray, called_a: np.ndarray, called_b: np.ndarray) -> dict[str, Any]:

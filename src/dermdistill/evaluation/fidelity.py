@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dermdistill.evaluation import uncertainty
-from dermdistill.evaluation.metrics import SMALLEST
-from dermdistill.evaluation.predictions import Predictions, require_same_images
+from dermdistill.evaluation import bootstrap
+from dermdistill.metrics.metrics import SMALLEST
+from dermdistill.metrics.predictions import Predictions, require_same_images
 
 
 def measure(teacher: Predictions, student: Predictions, count: int, seed: int) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def measure(teacher: Predictions, student: Predictions, count: int, seed: int) -
     """
     require_same_images(teacher, student)
     p, q = (np.maximum(one.probabilities, SMALLEST) for one in (teacher, student))
-    metrics: dict[str, uncertainty.Metric] = {
-        "agreement": uncertainty.Share(p.argmax(axis=1) == q.argmax(axis=1)),
-        "kl": uncertainty.mean((p * np.log(p / q)).sum(axis=1)),
+    metrics: dict[str, bootstrap.Metric] = {
+        "agreement": bootstrap.Proportion(p.argmax(axis=1) == q.argmax(axis=1)),
+        "kl": bootstrap.mean((p * np.log(p / q)).sum(axis=1)),
     }
-    found: dict[str, Any] = {name: uncertainty.value(one, teacher.lesion_id) for name, one in metrics.items()}
-    return found | {"intervals": uncertainty.intervals(metrics, teacher.lesion_id, count, seed)}
+    found: dict[str, Any] = {name: bootstrap.value(one, teacher.lesion_id) for name, one in metrics.items()}
+    return found | {"intervals": bootstrap.intervals(metrics, teacher.lesion_id, count, seed)}

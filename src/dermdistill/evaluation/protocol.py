@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dermdistill.classes import MELANOMA
-from dermdistill.evaluation import curves, decision, metrics, selective, slices, uncertainty
-from dermdistill.evaluation.predictions import Predictions
+from dermdistill.core.classes import MELANOMA
+from dermdistill.evaluation import bootstrap, curves, decision, subgroups
+from dermdistill.metrics import metrics, selective
+from dermdistill.metrics.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,24 @@ def measure(
     numbers, screening = (settings.bootstrap, settings.seed), settings.screening_prevalence
     result = metrics.evaluate(labels, lesions, known.probabilities, calibrated, thresholds, histology, settings.bins)
     result["net_benefit"] = decision.measure(positive, score, settings.decision_thresholds, screening)
-    headline = uncertainty.headline(labels, calibrated, shipped, histology, settings.bins)
+    headline = bootstrap.headline(labels, calibrated, shipped, histology, settings.bins)
     headline |= decision.advantages(positive, score, settings.decision_thresholds, screening)
     if rules is not None:
         result["selective"] = selective.measure(labels, calibrated, shipped, rules)
-        headline |= selective.headline(labels, calibrated, rules)
-    result["slices"] = slices.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
-    result["intervals"] = uncertainty.intervals(headline, lesions, *numbers)
+        headline |= _coverage(labels, calibrated, rules)
+    result["slices"] = subgroups.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
+    result["intervals"] = bootstrap.intervals(headline, lesions, *numbers)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded
+
+
+def _coverage(labels: np.ndarray, calibrated: np.ndarray, rules: selective.Rules) -> dict[str, bootstrap.Metric]:
+    """Coverage of both kinds of conformal sets, by its path in the metrics file, for the intervals."""
+    rows = np.arange(len(labels))
+    return {
+        f"selective.conformal.{kind}.coverage": bootstrap.Proportion(selective.sets(calibrated, q)[rows, labels])
+        for kind, q in (("marginal", rules.marginal), ("class_conditional", rules.by_class))
+    }
 
 
 def tables(known: Predictions, calibrated: np.ndarray, settings: Settings) -> dict[str, pd.DataFrame]:

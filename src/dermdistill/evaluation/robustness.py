@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from dermdistill.classes import MELANOMA
+from dermdistill.core.classes import MELANOMA
 from dermdistill.errors import UserError
-from dermdistill.evaluation import calibration, corrupted, metrics, predictions, uncertainty
-from dermdistill.evaluation.calibration import Calibration
+from dermdistill.evaluation import bootstrap, corrupted
 from dermdistill.evaluation.corrupted import CELLS, Corrupted
 from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from dermdistill.metrics import calibration, metrics, predictions
+from dermdistill.metrics.calibration import Calibration
 
 MOVED = 0.01  # change of some probability that is no rounding, not even that of INT8
 FIGURES = ("roc_auc", "macro_f1")
 
 
-def of_model(root: str | Path, model: str, images: int, bootstrap: int, seed: int) -> dict[str, Any]:
+def of_model(root: str | Path, model: str, images: int, resamples: int, seed: int) -> dict[str, Any]:
     """The content of ``metrics/robustness/<model>.json``, from the committed predictions of ``model`` alone.
 
     Raises:
@@ -43,13 +44,13 @@ def of_model(root: str | Path, model: str, images: int, bootstrap: int, seed: in
     if not model.startswith("teacher_") and moved(holdout.probabilities[chosen], found.clean) > 0:
         raise UserError(f"{name} comes from another model than predictions/holdout/{model}.csv; run `dvc repro`")
     fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
-    result = measure(found, holdout.labels[chosen], holdout.lesion_id[chosen], fitted, bootstrap, seed)
+    result = measure(found, holdout.labels[chosen], holdout.lesion_id[chosen], fitted, resamples, seed)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded
 
 
 def measure(
-    given: Corrupted, labels: np.ndarray, lesions: np.ndarray, fitted: Calibration, bootstrap: int, seed: int
+    given: Corrupted, labels: np.ndarray, lesions: np.ndarray, fitted: Calibration, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Every cell, the drops and their intervals; ``labels`` and ``lesions`` (n,) of the images in ``given``."""
     clean = fitted.apply(given.clean.astype(np.float64))
@@ -66,13 +67,13 @@ def measure(
         "drop_by_corruption": {
             name: {figure: _drop(unchanged, rows, figure) for figure in FIGURES} for name, rows in cells.items()
         },
-        "mean_drop": _mean_drop(labels, lesions, clean, list(found.values()), bootstrap, seed),
+        "mean_drop": _mean_drop(labels, lesions, clean, list(found.values()), resamples, seed),
         "least_moved": min(row["moved"] for severities in cells.values() for row in severities.values()),
     }
 
 
 def moved(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of images of which some probability changed by more than MOVED; both (n, 7)."""
+    """Proportion of images of which some probability changed by more than MOVED; both (n, 7)."""
     return float((np.abs(after - before).max(axis=1) > MOVED).mean())
 
 
@@ -96,19 +97,19 @@ def _drop(clean: dict[str, Any], rows: dict[str, Any], figure: str) -> float | N
 
 
 def _mean_drop(
-    labels: np.ndarray, lesions: np.ndarray, clean: np.ndarray, cells: list[np.ndarray], bootstrap: int, seed: int
+    labels: np.ndarray, lesions: np.ndarray, clean: np.ndarray, cells: list[np.ndarray], resamples: int, seed: int
 ) -> dict[str, Any]:
     """{figure: {"drop", "interval"}}: clean minus the mean over cells."""
 
-    def drop(build: Callable[[np.ndarray], uncertainty.Metric]) -> uncertainty.Metric:
+    def drop(build: Callable[[np.ndarray], bootstrap.Metric]) -> bootstrap.Metric:
         before, after = build(clean), [build(p) for p in cells]
         return lambda weights: before(weights) - np.mean([one(weights) for one in after], axis=0)
 
     drops = {
-        "roc_auc": drop(lambda p: uncertainty.roc_auc(labels == MELANOMA, p[:, MELANOMA])),
-        "macro_f1": drop(lambda p: uncertainty.macro_f1(labels, p.argmax(axis=1))),
+        "roc_auc": drop(lambda p: bootstrap.roc_auc(labels == MELANOMA, p[:, MELANOMA])),
+        "macro_f1": drop(lambda p: bootstrap.macro_f1(labels, p.argmax(axis=1))),
     }
-    bounds = uncertainty.intervals(drops, lesions, bootstrap, seed)
+    bounds = bootstrap.intervals(drops, lesions, resamples, seed)
     return {
-        name: {"drop": uncertainty.value(metric, lesions), "interval": bounds[name]} for name, metric in drops.items()
+        name: {"drop": bootstrap.value(metric, lesions), "interval": bounds[name]} for name, metric in drops.items()
     }

@@ -1,1 +1,1 @@
-"""Room 5: figures, tables and the report; imports no torch."""
+"""Tables, figures and the report, from files of metrics. Imports no torch."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from dermdistill.evaluation import comparison, fidelity, predictions, uncertainty
-from dermdistill.evaluation.metrics import rounded
-from dermdistill.files import read_json, write_json, write_text
+from dermdistill.core.files import read_json, write_json, write_text
+from dermdistill.evaluation import bootstrap, comparison, fidelity
+from dermdistill.metrics import predictions
+from dermdistill.metrics.metrics import rounded
 from dermdistill.params import Params
 from dermdistill.reporting import fragments, model_plots, plots
 from dermdistill.reporting.cells import bounds, number
@@ -58,7 +59,7 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
     drawn = {}
     for name, known in read.items():
         predictions.require_same_images(read[teacher], known)
-        drawn[name] = uncertainty.draw(_metrics(known), known.lesion_id, count, seed)
+        drawn[name] = bootstrap.bootstrap(_metrics(known), known.lesion_id, count, seed)
     order = sorted(drawn, key=lambda name: -drawn[name][AUC].value)
     control, shapes = settings.ablation.CONTROL, settings.ablation.shapes
     best = next(name for name in order if name in names and name != control and name not in shapes)
@@ -91,13 +92,13 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
     return found | {"rows": rounded([row(name) for name in order])}
 
 
-def _metrics(known: predictions.Predictions) -> dict[str, uncertainty.Metric]:
+def _metrics(known: predictions.Predictions) -> dict[str, bootstrap.Metric]:
     predicted = known.probabilities.argmax(axis=1)
     return {
-        AUC: uncertainty.roc_auc(known.melanoma, known.p_melanoma),
-        "PR-AUC": uncertainty.pr_auc(known.melanoma, known.p_melanoma),
-        "balanced accuracy": uncertainty.balanced_accuracy(known.labels, predicted),
-        "macro-F1": uncertainty.macro_f1(known.labels, predicted),
+        AUC: bootstrap.roc_auc(known.melanoma, known.p_melanoma),
+        "PR-AUC": bootstrap.pr_auc(known.melanoma, known.p_melanoma),
+        "balanced accuracy": bootstrap.balanced_accuracy(known.labels, predicted),
+        "macro-F1": bootstrap.macro_f1(known.labels, predicted),
     }
 
 

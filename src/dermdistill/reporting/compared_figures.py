@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermdistill.reporting import cases, comparisons, model_plots
+from dermdistill.evaluation import cases, model_pairs
+from dermdistill.reporting import model_plots
 from dermdistill.reporting.cells import bounds, lookup, number
 from dermdistill.reporting.model_plots import Interval
 from dermdistill.reporting.results import Drawn, Results
 
-METRICS = {**comparisons.METRICS, "melanoma.ece": "melanoma ECE (less is better)"}
+METRICS = {**model_pairs.METRICS, "melanoma.ece": "melanoma ECE (less is better)"}
 
 
 def figures(results: Results) -> list[Drawn]:
@@ -49,7 +50,7 @@ def _effect(results: Results) -> list[Drawn]:
     if not pairs:
         return []
     groups = {
-        pair["a"]: [_difference(name, pair["metrics"][key]) for key, name in comparisons.METRICS.items()]
+        pair["a"]: [_difference(name, pair["metrics"][key]) for key, name in model_pairs.METRICS.items()]
         for pair in pairs
     }
     spoken = "; ".join(f"{pair['a']} {_spoken(pair['metrics']['melanoma.roc_auc'])}" for pair in pairs)

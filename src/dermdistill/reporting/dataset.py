@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dermdistill.classes import CLASSES
+from dermdistill.core.classes import CLASSES
 from dermdistill.reporting import plots
 
 FIGURES = {  # file name → title, what it shows, what to make of it

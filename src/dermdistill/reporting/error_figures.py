@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dermdistill.classes import CLASSES
+from dermdistill.core.classes import CLASSES
 from dermdistill.evaluation import errors
+from dermdistill.evaluation.cases import Judged
 from dermdistill.reporting import error_plots
-from dermdistill.reporting.cases import Judged
 
 CONFUSION = "Rows: the diagnosis on record, each summing to 100 %. Numbers: images and their share of the row."
 CHANGE = "Change against the teacher: on the diagonal a plus is a gain, elsewhere a minus is."

@@ -1,6 +1,6 @@
 """Panels of where teacher and student look, and of the training pictures nearest to what was missed.
 
-Tables, pictures and maps in, a figure out. The maps come from ``learning.explain``; nothing here knows a network.
+Tables, pictures and maps in, a figure out. The maps come from ``explain``; nothing here knows a network.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dermdistill.classes import CLASSES
+from dermdistill.core.classes import CLASSES
 from dermdistill.reporting import plots
 from dermdistill.reporting.cells import Metrics, percent
 

@@ -6,7 +6,8 @@ their own beside it. Deliberately absent: any number of its own.
 
 from pathlib import Path
 
-from dermdistill.reporting import cases, compared_figures, curve_plots, model_plots, protocol_tables, training_figures
+from dermdistill.evaluation import cases
+from dermdistill.reporting import compared_figures, curve_plots, model_plots, protocol_tables, training_figures
 from dermdistill.reporting.cells import number
 from dermdistill.reporting.results import Drawn, Results, curve, read_table
 

@@ -11,11 +11,12 @@ import csv
 import sys
 from pathlib import Path
 
+from dermdistill.core.files import write_text
 from dermdistill.errors import UserError, run
-from dermdistill.files import write_text
-from dermdistill.reporting import cases, protocol_tables, tables
+from dermdistill.evaluation import cases
+from dermdistill.evaluation.model_pairs import METRICS, families
+from dermdistill.reporting import protocol_tables, tables
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number
-from dermdistill.reporting.comparisons import METRICS, families
 from dermdistill.reporting.results import Results
 
 FOLDER = "docs/fragments"

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from dermdistill import params
+from dermdistill.core.files import write_text
 from dermdistill.errors import UserError, run
-from dermdistill.files import write_text
 from dermdistill.params import Params
 from dermdistill.reporting import fragments
 from dermdistill.reporting.cells import number, percent

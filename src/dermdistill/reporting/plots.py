@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dermdistill.files import atomic
+from dermdistill.core.files import atomic
 
 COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#6B6B6B", "int8": "#009E73", "baseline": "#A68A00"}
 MARKERS = {"teacher": "s", "student": "o", "control": "D", "int8": "^", "baseline": "v"}

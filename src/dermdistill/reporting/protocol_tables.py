@@ -7,8 +7,8 @@ holdout. Deliberately absent: any metric of its own, and any table that leaves o
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dermdistill.evaluation.model_pairs import METRICS
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, lookup, number, p_value, percent
-from dermdistill.reporting.comparisons import METRICS
 
 POINTS = {"sensitivity": "target sensitivity", "youden": "Youden", "f1": "F1", "argmax": "likeliest of seven"}
 MAPS = {

@@ -17,8 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from dermdistill.evaluation import predictions
-from dermdistill.files import read_json, write_json, write_text
+from dermdistill.core.files import read_json, write_json, write_text
+from dermdistill.metrics import predictions
 from dermdistill.params import Params
 from dermdistill.reporting import figures, fragments, plots, results, sections, tables
 from dermdistill.reporting.cells import percent

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
-from dermdistill.files import read_json
+from dermdistill.evaluation import model_pairs
 from dermdistill.params import Params
-from dermdistill.reporting import comparisons
 from dermdistill.reporting.tables import Comparison
 
 
@@ -50,7 +50,7 @@ def curve(root: Path, kind: str, model: str) -> pd.DataFrame:
 
 
 def load(root: str | Path, settings: Params) -> Results:
-    folder, models = Path(root) / "metrics", comparisons.published(root, settings)
+    folder, models = Path(root) / "metrics", model_pairs.published(root, settings)
     val, holdout, calibrate = (
         {model: read_json(folder / kind / f"{model}.json") for model in models}
         for kind in ("val", "holdout", "calibrate")

@@ -6,10 +6,10 @@ adding one. It returns None where the run has nothing to show. Deliberately abse
 
 from collections.abc import Callable
 
-from dermdistill.classes import NAMES
-from dermdistill.files import read_json
+from dermdistill.core.classes import NAMES
+from dermdistill.core.files import read_json
+from dermdistill.evaluation import cases
 from dermdistill.reporting import (
-    cases,
     cost_tables,
     dataset,
     error_figures,

@@ -10,8 +10,8 @@ and writes).
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from dermdistill.evaluation.model_pairs import families
 from dermdistill.reporting.cells import Cell, Metrics, Table, bounds, cell, lookup, number, percent
-from dermdistill.reporting.comparisons import families
 
 SUMMARY = {
     "val": {"melanoma_roc_auc": "raw.melanoma_roc_auc", "macro_f1": "raw.diagnosis_macro_f1"},

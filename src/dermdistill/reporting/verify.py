@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from dermdistill import params
-from dermdistill.classes import CLASSES
+from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import read_json, read_table, sha256
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import calibration, predictions, protocol, robustness, selective, slices
-from dermdistill.files import read_json, read_table, sha256
+from dermdistill.evaluation import model_pairs, protocol, robustness, subgroups
+from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.params import Params
-from dermdistill.reporting import ablation, comparisons, fragments, ladder_tables, results, tables
+from dermdistill.reporting import ablation, fragments, ladder_tables, results, tables
 
 PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
@@ -35,7 +36,7 @@ def verify(root: str | Path) -> list[str]:
     settings = params.load(root / "params.yaml")
     found: list[str] = []
     recomputed: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    models = comparisons.published(root, settings)
+    models = model_pairs.published(root, settings)
     for model in models:
         try:
             fitted, rules, lines = _check_calibration(root, model, settings)
@@ -97,7 +98,7 @@ def _check_metrics(
     lines = _check_images(f"predictions/{part}/{model}.csv", known, _read_split(root / f"data/splits/{part}.csv"))
     if lines:
         raise UserError(lines[0])
-    again = recompute(known, fitted, rules, slices.read(root, part), settings)
+    again = recompute(known, fitted, rules, subgroups.read(root, part), settings)
     name = f"metrics/{part}/{model}.json"
     return again, list(differences(name, read_json(root / name), again, ROUNDING))
 
@@ -145,8 +146,8 @@ def _check_compared(root: Path, settings: Params) -> list[str]:
     """Every pair of models and every calibration map; those are refitted."""
     found: list[str] = []
     for name, again, tolerance in (
-        ("metrics/compare/models.json", comparisons.compare_models, ROUNDING),
-        ("metrics/compare/calibration.json", comparisons.compare_calibrations, REFIT),
+        ("metrics/compare/models.json", model_pairs.compare_models, ROUNDING),
+        ("metrics/compare/calibration.json", model_pairs.compare_calibrations, REFIT),
     ):
         try:
             found += differences(name, read_json(root / name), again(root, settings), tolerance)

@@ -1,1 +1,0 @@
-"""Room 1: raw images become arrays, tables and lesion-disjoint splits."""

@@ -1,1 +1,0 @@
-"""Room 2: models, losses, and the one loop that trains teachers and students."""

@@ -1,0 +1,1 @@
+"""All that may choose, on val: predictions, metrics, calibration, rejection, parity. Imports no torch."""

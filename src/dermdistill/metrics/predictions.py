@@ -1,0 +1,162 @@
+"""One model's probabilities for one set of images: the file that every published number comes from.
+
+A predictions file holds the *raw* softmax output (temperature 1), eight significant digits, sorted by
+image. Whoever reads one gets checked arrays in that same order, so two models of the same set can be
+compared row by row. Calibration is deliberately absent from the file: it is fitted later, on val, and
+can change without a model being run again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermdistill.core.classes import CLASSES, MELANOMA
+from dermdistill.core.files import atomic, read_table
+from dermdistill.errors import UserError
+
+KEYS = ("image_id", "lesion_id", "dx")
+PROBABILITIES = tuple(f"p_{name}" for name in CLASSES)
+SUM_TOLERANCE = 1e-4  # float32 softmax is far closer; percentages, logits and dropped classes are not
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N images sorted by ``image_id``; make one with :func:`build` or :func:`read`, which check it."""
+
+    image_id: np.ndarray  # (N,) str
+    lesion_id: np.ndarray  # (N,) str
+    labels: np.ndarray  # (N,) int, index into CLASSES
+    probabilities: np.ndarray  # (N, 7) float64, raw
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def melanoma(self) -> np.ndarray:
+        """(N,) bool: the truth."""
+        return np.asarray(self.labels == MELANOMA)
+
+    @property
+    def p_melanoma(self) -> np.ndarray:
+        """(N,) float64: raw P(mel)."""
+        return self.probabilities[:, MELANOMA]
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of ``table`` (indexed by image_id) for these images, in their order.
+
+        Raises:
+            UserError: if an image is not in the table's index, or stands there twice.
+        """
+        twice = table.index[table.index.duplicated()]
+        if len(twice):
+            raise UserError(f"image {twice[0]} stands twice in the metadata table; rerun `prepare`")
+        missing = pd.Index(self.image_id).difference(table.index)
+        if len(missing):
+            raise UserError(f"image {missing[0]} is predicted but not in the metadata table; rerun `prepare`")
+        return table.loc[self.image_id]
+
+    def lookup(self, column: pd.Series) -> np.ndarray:
+        """The values of ``column`` (indexed by image_id) for these images, (N,); errors as in :meth:`rows`."""
+        return self.rows(column.to_frame()).iloc[:, 0].to_numpy()
+
+
+def build(
+    image_id: Sequence[str] | np.ndarray,
+    lesion_id: Sequence[str] | np.ndarray,
+    dx: Sequence[str] | np.ndarray,
+    probabilities: np.ndarray,
+    source: str = "predictions",
+) -> Predictions:
+    """Check and sort by image.
+
+    Args:
+        probabilities: (N, 7) in the order of CLASSES.
+        source: what an error message calls these predictions.
+
+    Raises:
+        UserError: on no rows, empty or repeated ids, unknown diagnoses, and rows that are no distribution.
+    """
+    images, lesions, names = (np.asarray(column, dtype=str) for column in (image_id, lesion_id, dx))
+    values = np.asarray(probabilities, dtype=np.float64)
+    if len(images) == 0:
+        raise UserError(f"{source} holds no images; rerun the stage that predicts")
+    if values.shape != (len(images), len(CLASSES)) or not len(images) == len(lesions) == len(names):
+        raise UserError(f"{source}: every image needs a lesion, a diagnosis and 7 probabilities")
+    _check_keys(images, lesions, names, source)
+    _check_distributions(images, values, source)
+    order = np.argsort(images, kind="stable")
+    labels = np.array([CLASSES.index(name) for name in names])
+    return Predictions(images[order], lesions[order], labels[order], values[order])
+
+
+def _check_keys(images: np.ndarray, lesions: np.ndarray, names: np.ndarray, source: str) -> None:
+    if (images == "").any() or (lesions == "").any():
+        raise UserError(f"{source}: a row has an empty image_id or lesion_id; every image needs both")
+    unique, count = np.unique(images, return_counts=True)
+    if (count > 1).any():
+        raise UserError(f"{source}: image {unique[count > 1][0]} stands there more than once; keep one row")
+    unknown = sorted(set(names.tolist()) - set(CLASSES))
+    if unknown:
+        raise UserError(f"{source}: unknown diagnosis {unknown[0]!r}; expected one of {', '.join(CLASSES)}")
+
+
+def _check_distributions(images: np.ndarray, values: np.ndarray, source: str) -> None:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise UserError(f"{source}: image {images[~finite][0]} has a probability that is not a finite number")
+    inside = ((values >= 0) & (values <= 1)).all(axis=1)
+    if not inside.all():
+        raise UserError(f"{source}: {images[~inside][0]} has a probability outside 0 to 1; apply softmax")
+    off = np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE
+    if off.any():
+        total = values[off][0].sum()
+        raise UserError(f"{source}: the probabilities of image {images[off][0]} sum to {total:.6g}, not to 1")
+
+
+def read(path: str | Path) -> Predictions:
+    """Read and check a predictions file; further columns are ignored.
+
+    Raises:
+        UserError: if there is no such file, a column is missing, or :func:`build` refuses the content.
+    """
+    table = read_table(path)
+    missing = [name for name in (*KEYS, *PROBABILITIES) if name not in table.columns]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]}; expected {','.join((*KEYS, *PROBABILITIES))}")
+    try:  # Python's own parser: exact, where pandas' fast one may be off in the last bit
+        values = table[list(PROBABILITIES)].to_numpy(dtype=object).astype(np.float64)
+    except ValueError as error:
+        raise UserError(f"{path} has a probability that is not a number: {error}") from None
+    image_id, lesion_id, dx = (table[name].to_numpy(dtype=object) for name in KEYS)
+    return build(image_id, lesion_id, dx, values, source=str(path))
+
+
+def write(
+    path: str | Path,
+    image_id: Sequence[str] | np.ndarray,
+    lesion_id: Sequence[str] | np.ndarray,
+    dx: Sequence[str] | np.ndarray,
+    probabilities: np.ndarray,
+) -> None:
+    """Check as :func:`build` does, then write; reading and writing again gives the same bytes."""
+    checked = build(image_id, lesion_id, dx, probabilities, source=str(path))
+    names = [CLASSES[label] for label in checked.labels]
+    keys = pd.DataFrame({"image_id": checked.image_id, "lesion_id": checked.lesion_id, "dx": names})
+    table = keys.join(pd.DataFrame(checked.probabilities, columns=list(PROBABILITIES)))
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+
+
+def replace(known: Predictions, probabilities: np.ndarray) -> Predictions:
+    """The same images with other probabilities (N, 7), such as calibrated ones."""
+    return Predictions(known.image_id, known.lesion_id, known.labels, probabilities)
+
+
+def require_same_images(first: Predictions, second: Predictions) -> None:
+    """Refuse to compare two models that did not see the same images with the same labels."""
+    same = np.array_equal(first.image_id, second.image_id) and np.array_equal(first.labels, second.labels)
+    if not (same and np.array_equal(first.lesion_id, second.lesion_id)):
+        raise UserError("the two predictions files differ in images, lesions or diagnoses; rerun both")

@@ -1,0 +1,1 @@
+"""The one loop that trains teachers, students and controls; imports nothing of distillation."""

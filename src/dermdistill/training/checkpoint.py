@@ -1,0 +1,88 @@
+"""What lets a killed training go on as if it had never been: one file per training, replaced atomically.
+
+It lives in the ignored ``runtime/`` folder, because DVC deletes a stage's outputs before it reruns
+the stage; an experiment in a copy of the repository uses the folder of the original, which outlives
+the copy. Its name carries a hash of everything the training depends on, so a checkpoint of other
+parameters, data or code is never picked up. Only tensors and plain values are in it.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dermdistill.core.files import atomic
+from dermdistill.errors import UserError
+from dermdistill.training import distributed
+
+FOLDER = Path(os.environ.get("DVC_ROOT", ""), "runtime/checkpoints")
+CODE = ("training/*.py", "distillation/*.py", "core/*.py")
+
+
+def key(model_id: str, *inputs: Any) -> str:
+    """Hash of the training's parameters and inputs (JSON-able), its code, torch, and how many threads and processes."""
+    package = Path(__file__).resolve().parent.parent
+    code = [path.read_text(encoding="utf-8") for pattern in CODE for path in sorted(package.glob(pattern))]
+    facts = [model_id, *inputs, code, torch.__version__, torch.get_num_threads(), distributed.count()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_images(images: Any, rows: Any) -> str:
+    """Hash of the images ``images[rows]``, block by block."""
+    digest = hashlib.sha256(repr((images.shape[1:], len(rows))).encode())
+    for start in range(0, len(rows), 256):
+        digest.update(images[rows[start : start + 256]].tobytes())
+    return digest.hexdigest()
+
+
+def path_of(model_id: str, hash_: str) -> Path:
+    return FOLDER / f"{model_id}-{hash_}.pt"
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """The state, behind a SHA-256 of its bytes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    with atomic(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The state, or None if there is no checkpoint.
+
+    Raises:
+        UserError: the file was cut short or altered since it was written.
+    """
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise UserError(f"checkpoint {path} is damaged; delete it to train from the beginning")
+    state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), weights_only=True)
+    return state
+
+
+@contextmanager
+def alone(model_id: str) -> Iterator[None]:
+    """Hold the training's lock; a killed parent may have left a child that still trains."""
+    if distributed.rank():  # the first of several processes holds it for all
+        yield
+        return
+    path = Path("runtime/locks") / model_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{model_id} is being trained by another process (lock {path}); wait for it or stop it"
+            ) from None
+        yield

@@ -1,0 +1,183 @@
+"""Several teachers as one, and their stored answers: the same lesson as in the loop, refused when it is another's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers import change_params, shrunk_params
+from torch import Tensor, nn
+
+from dermdistill import params
+from dermdistill.core.files import read_json, sha256
+from dermdistill.distillation import teacher_targets
+from dermdistill.distillation.ensemble import ID, Ensemble, load, log_mean_probability
+from dermdistill.errors import UserError
+from dermdistill.training import checkpoint, loop
+from stages import distill, ensemble, predict_torch, soften, train_teacher
+
+pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+STUDENT = Path("models/students/student_smaller_s0/model.safetensors")
+HISTORY = Path("plots/training/student_smaller_s0.csv")
+
+
+class Fixed(nn.Module):
+    """Answers with the mean of one channel and a constant, whatever the image's size."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, images: Tensor) -> Tensor:
+        left = images[:, self.channel, :, : images.shape[3] // 2].mean((1, 2))
+        top = images[:, self.channel, : images.shape[2] // 2].mean((1, 2))
+        return torch.stack([4 * left, 4 * top, torch.ones_like(left)], 1)
+
+
+def test_the_mean_is_that_of_probabilities_and_not_of_logits() -> None:
+    logits = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]], dtype=torch.float64)
+    first = 1 / (1 + np.exp(-2.0))
+    assert log_mean_probability(logits).exp()[0].tolist() == pytest.approx([(first + 0.5) / 2, (1.5 - first) / 2])
+
+
+def test_an_ensemble_averages_members_and_mirror_images() -> None:
+    images = torch.rand(4, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    one, two = Fixed(0), Fixed(1)
+    assert torch.equal(Ensemble([one])(images), one(images))
+    expected = (one(images).softmax(1) + two(images).softmax(1)) / 2
+    assert torch.allclose(Ensemble([one, two])(images).softmax(1), expected)
+    mirrored = Ensemble([one], flips=True)
+    four = [one(images), one(images.flip(3)), one(images.flip(2)), one(images.flip(2, 3))]
+    assert torch.allclose(mirrored(images).softmax(1), torch.stack([x.softmax(1) for x in four]).mean(0))
+    for dims in ((2,), (3,), (2, 3)):
+        assert torch.allclose(mirrored(images.flip(dims)), mirrored(images), atol=1e-6)
+    assert not torch.allclose(one(images.flip(3)), one(images), atol=1e-3)  # the test can tell
+
+
+def taught(seed: str = "0", teachers: tuple[str, ...] = ("small",)) -> dict[str, Tensor]:
+    """The student's weights once everything before it has run."""
+    for name in teachers:
+        soften.main(name)
+    ensemble.main()
+    distill.main("smaller", seed)
+    return safetensors.torch.load_file(str(STUDENT).replace("s0", f"s{seed}"))
+
+
+def two_teachers(folder: Path, **kd: object) -> None:
+    other = shrunk_params()["teachers"]["small"] | {"seed": 1, "epochs": 1}
+    changes = {"teachers.other": other, "run.teachers": ["small", "other"], "kd.teachers": ["small", "other"]}
+    change_params(folder, changes | {f"kd.{name}": value for name, value in kd.items()})
+    for name in ("small", "other"):
+        train_teacher.main(name)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_stored_answers_teach_what_the_teachers_in_the_loop_teach(project: Path, flips: bool) -> None:
+    two_teachers(project, flips=flips)
+    inside, history = taught(teachers=("small", "other")), np.loadtxt(HISTORY, delimiter=",", skiprows=1)
+    change_params(project, {"kd.views": 2})  # as many as epochs
+    stored = taught(teachers=("small", "other"))
+    assert np.load("models/ensemble/targets.npy").shape == (2, len(teacher_targets.load_split("train").rows), 7)
+    assert np.loadtxt(HISTORY, delimiter=",", skiprows=1) == pytest.approx(history, rel=1e-3)
+    assert all(torch.allclose(stored[name].float(), inside[name].float(), atol=1e-3) for name in inside)
+    change_params(project, {"kd.views": 1})  # the second epoch shows the first view again
+    taught(teachers=("small", "other"))
+    again = np.loadtxt(HISTORY, delimiter=",", skiprows=1)
+    assert again[0] == pytest.approx(history[0], rel=1e-3) and again[1] != pytest.approx(history[1], rel=1e-3)
+
+
+def test_the_views_do_not_depend_on_the_students_seed() -> None:
+    def job(seed: int, views: int) -> loop.Job:
+        return loop.Job(*[None] * 5, seed, Path(), views)  # type: ignore[arg-type]
+
+    assert [job(4, 3).view(epoch) for epoch in range(5)] == [(0, 0), (0, 1), (0, 2), (0, 0), (0, 1)]
+    assert [job(4, 0).view(epoch) for epoch in range(2)] == [(4, 0), (4, 1)]
+
+
+def test_students_of_other_seeds_share_the_answers_and_still_differ(project: Path) -> None:
+    train_teacher.main("small")
+    change_params(project, {"kd.views": 2, "run.seeds": [0, 1]})
+    first, second = taught("0"), taught("1")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_softening_goes_on_where_it_was_killed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_teacher.main("small")
+    change_params(project, {"kd.views": 3})
+    soften.main("small")
+    logits = Path("data/soft/small/logits.npy")
+    whole = logits.read_bytes()
+    asked: list[int] = []
+    augment = teacher_targets.augment
+
+    def counted(*arguments: object) -> Tensor:
+        asked.append(int(arguments[-1]))  # type: ignore[call-overload]
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return augment(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teacher_targets, "augment", counted)
+    logits.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        soften.main("small")
+    assert not logits.exists() and asked == [0, 1]
+    soften.main("small")
+    assert asked == [0, 1, 1, 2] and logits.read_bytes() == whole
+    assert not list(checkpoint.FOLDER.glob("soften_*"))
+
+
+def test_answers_of_another_teacher_are_refused(project: Path) -> None:
+    train_teacher.main("small")
+    change_params(project, {"kd.views": 1})
+    soften.main("small")
+    change_params(project, {"teachers.small.seed": 1})
+    train_teacher.main("small")
+    with pytest.raises(UserError, match=r"answers of another teacher_small; run `dvc repro soften@small`"):
+        ensemble.main()
+    change_params(project, {"kd.views": 2})
+    with pytest.raises(UserError, match="another teacher_small"):
+        ensemble.main()
+
+
+def test_answers_to_other_views_are_refused(project: Path) -> None:
+    two_teachers(project, views=1)
+    soften.main("small")
+    change_params(project, {"train.augment.rotate": 10})
+    soften.main("other")
+    with pytest.raises(UserError, match="to different views"):
+        ensemble.main()
+    soften.main("small")
+    ensemble.main()
+    change_params(project, {"train.augment.rotate": 20})
+    with pytest.raises(UserError, match=r"to other images or views; run `dvc repro ensemble`"):
+        distill.main("smaller", "0")
+
+
+def test_a_student_shown_mixed_images_cannot_learn_from_stored_answers(project: Path) -> None:
+    change_params(project, {"kd.views": 1, "students.smaller.mixup": 0.2})
+    with pytest.raises(UserError, match=r"kd.views 1 .* student smaller is shown mixed ones; set its mixup to 0"):
+        params.load()
+
+
+def test_the_ensemble_is_judged_like_any_model(project: Path) -> None:
+    two_teachers(project)
+    assert params.load().teacher_id == ID and ID in params.load().model_ids()
+    soften.main("small")
+    ensemble.main()  # no views: no answers are asked for
+    members = read_json("models/ensemble/ensemble.json")["members"]
+    assert members == {n: sha256(f"models/teachers/teacher_{n}/model.safetensors") for n in ("other", "small")}
+    for model_id in (ID, "teacher_small", "teacher_other"):
+        predict_torch.main(model_id)
+    read = {
+        name: teacher_targets.np.genfromtxt(f"predictions/val/{name}.csv", delimiter=",", skip_header=1)[:, 3:]
+        for name in (ID, "teacher_small", "teacher_other")
+    }
+    assert read[ID] == pytest.approx((read["teacher_small"] + read["teacher_other"]) / 2, abs=1e-6)
+    plain = load("teacher_small")
+    change_params(project, {"predict.flips": True})
+    predict_torch.main("teacher_small")
+    flipped = np.genfromtxt("predictions/val/teacher_small.csv", delimiter=",", skip_header=1)[:, 3:]
+    assert not np.allclose(flipped, read["teacher_small"], atol=1e-5)
+    images = torch.rand(2, 3, 32, 48)
+    assert torch.allclose(load("teacher_small", True)(images), Ensemble(list(plain.members), True)(images))  # type: ignore[arg-type]

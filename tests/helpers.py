@@ -1,0 +1,136 @@
+"""What several test files share: small parameters, a repository to run stages, DVC and git in."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dermdistill.core.files import write_text
+from dermdistill.reporting import fragments
+
+os.environ["DERMDISTILL_TRACKING"] = "off"
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+SMALL = {
+    "arch": "tf_efficientnet_lite0",
+    "weights": "none",
+    "cut": {"stages": 1, "blocks": 1, "head": 16},
+    "upscale": 1.0,
+}
+
+
+RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def shrunk_params() -> dict[str, Any]:
+    """The committed parameters, cut down until a training takes a second."""
+    params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
+    params["data"] = {"height": 32, "width": 48}
+    params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
+    params["teachers"] = {
+        "small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best", "seed": 0}
+    }
+    cut = {"stages": 1, "blocks": 0, "head": 8}
+    params["students"] = {
+        "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}
+    }
+    params["kd"] |= {"teachers": ["small"], "views": 0}
+    params["ship"] |= {"student": "smaller", "seed": 0}
+    params["predict"]["flips"] = False
+    params["ablation"]["student"] = "smaller"
+    params["evaluate"]["bootstrap"] = 50
+    params["robustness"]["images"] = 12
+    params["quantize"] |= {"sensitivity_images": 8, "ladder": ["naive", "minmax", "mixed_1", "weight_only"]}
+    params["quantize"]["timing_rounds"] = 2
+    params["export"]["formats"] = ["onnx", "torch_export"]
+    params["benchmark"] = {"rounds": 3, "batch_rounds": 1}
+    params["baselines"]["features"] = "quick"
+    params["baselines"]["models"]["forest"]["trees"], params["baselines"]["models"]["boosting"]["rounds"] = 10, 3
+    return params
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def change_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Set values by dotted name, e.g. ``{"teachers.small.lr": 1.0}``, in the folder's params.yaml."""
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        block = params
+        for part in path:
+            block = block[part]
+        block[last] = value
+    write_params(folder, params)
+
+
+def environment() -> dict[str, str]:
+    """Of a child process that imports the repository's code but works in its own directory."""
+    paths = [str(REPOSITORY / "src"), str(REPOSITORY)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def this_python_first(settings: Mapping[str, str]) -> dict[str, str]:
+    """``settings`` of a child process, in which ``python``, ``dvc`` and ``dermdistill`` are those of these tests."""
+    return {**settings, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def dvc(folder: Path, *command: str, tracking: str = "off") -> str:
+    """What ``dvc COMMAND`` prints in ``folder``; its stages run under the Python of these tests."""
+    settings = this_python_first(os.environ) | {"DERMDISTILL_TRACKING": tracking, "PYTHONDONTWRITEBYTECODE": "1"}
+    call = [sys.executable, "-m", "dvc", *command]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=settings, check=False)
+    assert done.returncode == 0, f"dvc {' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def git(folder: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def write_documents(root: Path) -> None:
+    """README and model card as short as they can be: a title and the report's fragments, inserted."""
+    for document, names in fragments.DOCUMENTS.items():
+        blocks = "\n\n".join("\n".join(fragments.markers(name)) for name in names)
+        write_text(root / document, f"# Title\n\n{blocks}\n\nThe end.\n")
+        for name in names:
+            fragments.insert(root / document, name, root / f"{fragments.FOLDER}/{name}.md")
+
+
+def cloned(pipeline: Path, folder: Path) -> Path:
+    """``git clone`` and ``dvc pull`` of it: nothing needs to be rebuilt there."""
+    git(pipeline.parent, "clone", "--quiet", str(pipeline), str(folder))
+    git(folder, "config", "user.name", "Test")
+    git(folder, "config", "user.email", "test@example.org")
+    dvc(folder, "pull", "--quiet")
+    return folder
+
+
+TINY_RUN = {
+    "data": {"height": 32, "width": 48},
+    "train": {"batch_size": 8},
+    "run": {"teachers": ["lite0", "lite2"]},
+    "teachers": {"lite0": {"epochs": 1}, "lite2": {"epochs": 1}},
+    "kd": {"teachers": ["lite0", "lite2"], "views": 1},
+    "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
+    "quantize": {
+        "calibration_images": 16,
+        "ladder": ["minmax", "mixed_1", "weight_only"],
+        "limits": {"max_auc_drop": 1.0, "max_ece_rise": 1.0, "min_agreement": 0.0, "min_equal_decisions": 0.0},
+    },
+    "export": {"formats": ["onnx", "torch_export"]},
+    "benchmark": {"rounds": 3, "batch_rounds": 1},
+    "evaluate": {"bootstrap": 50},
+    "robustness": {"images": 12},
+    "explain": {"images": 2, "misses": 2},
+    "baselines": {"features": "quick", "models": {"forest": {"trees": 10}, "boosting": {"rounds": 3}}},
+}

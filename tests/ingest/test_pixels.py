@@ -1,0 +1,221 @@
+"""Any image becomes upright RGB of the asked size, never stretched; the same from a path and from bytes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from dermdistill.errors import UserError
+from dermdistill.ingest import pixels
+
+HEIGHT, WIDTH = 60, 80
+COLOUR = (200, 100, 50)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read(content: bytes, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return pixels.read(content, "image", height, width)
+
+
+def disc(width: int, height: int, radius: float) -> Image.Image:
+    """A white disc in the middle of black, drawn eightfold so that its edge is soft."""
+    large = Image.new("L", (width * 4, height * 4))
+    box = [4 * (c + s * radius) for s in (-1, 1) for c in (width / 2, height / 2)]
+    ImageDraw.Draw(large).ellipse(box, fill=255)
+    return large.resize((width, height), Image.Resampling.BOX).convert("RGB")
+
+
+def spread(image: np.ndarray) -> tuple[float, float]:
+    """Standard deviation of the bright mass along x and along y, in pixels."""
+    mass = image[..., 0].astype(float)
+    y, x = np.mgrid[: mass.shape[0], : mass.shape[1]]
+    centre = [(axis * mass).sum() / mass.sum() for axis in (x, y)]
+    return tuple(  # type: ignore[return-value]
+        float(np.sqrt(((axis - c) ** 2 * mass).sum() / mass.sum())) for axis, c in zip((x, y), centre, strict=True)
+    )
+
+
+sides, targets = st.integers(16, 300), st.integers(1, 200)
+
+
+@given(sides, sides, targets, targets, st.sampled_from(["PNG", "JPEG"]))
+def test_any_size_becomes_the_asked_one(width: int, height: int, to_height: int, to_width: int, kind: str) -> None:
+    found = read(encode(Image.new("RGB", (width, height), COLOUR), kind), to_height, to_width)
+    assert found.shape == (to_height, to_width, 3) and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - COLOUR).max() <= 4  # JPEG rounds
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [(600, 450), (450, 600), (500, 500), (900, 300), (61, 203)])
+def test_a_centred_circle_stays_round_whatever_the_aspect(size: tuple[int, int], kind: str) -> None:
+    radius = min(size) * 0.25
+    found = read(encode(disc(*size, radius), kind))
+    across, down = spread(found)
+    assert across == pytest.approx(down, rel=0.03)
+    scale = max(WIDTH / size[0], HEIGHT / size[1])  # the crop fills the frame
+    assert across == pytest.approx(scale * radius / 2, rel=0.05)  # a disc's deviation is half its radius
+
+
+def test_a_four_by_three_image_is_not_cropped() -> None:
+    image = Image.new("RGB", (400, 300), "black")
+    ImageDraw.Draw(image).rectangle((0, 0, 399, 299), outline="white", width=10)
+    found = read(encode(image))
+    for edge in (found[0], found[-1], found[:, 0], found[:, -1]):
+        assert edge.min() > 200
+    assert found[10:-10, 10:-10].max() < 20
+
+
+def test_the_crop_takes_the_centre() -> None:
+    image = Image.new("RGB", (400, 900), "red")
+    image.paste("green", (0, 300, 400, 600))
+    assert (read(encode(image))[5:-5] == (0, 128, 0)).all()
+
+
+def test_shrinking_is_antialiased() -> None:
+    checks = (np.indices((480, 640)).sum(0) % 2 * 255).astype(np.uint8)
+    found = read(encode(Image.fromarray(checks)))
+    assert np.abs(found.astype(int) - 127).max() < 10  # without a filter: black and white, or all of one
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
+    upright = Image.new("RGB", (160, 120), (0, 0, 0))
+    upright.paste((255, 0, 0), (0, 0, 80, 60))
+    upright.paste((0, 255, 0), (80, 0, 160, 60))
+    upright.paste((0, 0, 255), (0, 60, 80, 120))
+    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+            7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip  # what turns upright pixels into stored ones
+    stored = upright.transpose(Image.Transpose[turn[orientation]]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read(encode(stored, kind, exif=exif)).astype(int)
+    corners = [found[12, 15], found[12, 65], found[48, 15], found[48, 65]]
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)]
+    assert np.abs(np.array(corners) - expected).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "PNG"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "JPEG"),
+     ("RGB", "BMP"), ("RGB", "WEBP")],
+)  # fmt: skip
+def test_colour_modes_keep_their_colour(mode: str, kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = read(encode(Image.new("RGB", (64, 48), COLOUR).convert(mode), kind, **options))
+    assert np.abs(found.astype(int) - COLOUR).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF"])
+def test_a_palette_is_looked_up(kind: str) -> None:
+    image = Image.new("RGB", (64, 48), COLOUR)
+    image.paste((10, 20, 30), (32, 0, 64, 48))
+    found = read(encode(image.quantize(2), kind))
+    assert (found[:, :35] == COLOUR).all() and (found[:, -35:] == (10, 20, 30)).all()
+
+
+def test_an_alpha_channel_hides_nothing() -> None:
+    """Transparency is dropped, not blended with a background that was never photographed."""
+    assert (read(encode(Image.new("RGBA", (64, 48), (*COLOUR, 0)))) == COLOUR).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_becomes_three_equal_channels(mode: str) -> None:
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1)))
+    found = read(encode(ramp.convert(mode)))
+    assert (found[..., 0] == found[..., 1]).all() and (found[..., 1] == found[..., 2]).all()
+    assert found[:, :5].mean() < 60 and found[:, -5:].mean() > 195
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_range_and_orientation(kind: str) -> None:
+    ramp = Image.fromarray(np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (48, 1)))
+    assert ramp.mode == "I;16"
+    expected = np.linspace(0, 255, WIDTH)
+    exif = Image.Exif()
+    for orientation in (1, 3):
+        exif[0x0112] = orientation
+        found = read(encode(ramp, kind, exif=exif)).astype(float)
+        assert np.abs(found.mean((0, 2))[:: 2 - orientation] - expected).max() < 5
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_of_unknown_range_is_refused(kind: type) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(grey values of unknown range, .*\); replace the file"):
+        read(encode(Image.fromarray(np.full((48, 64), 900, kind)), "TIFF"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of the tags
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_faulty_exif_is_no_reason_to_refuse_a_picture(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    stored, image = exif.tobytes(), Image.new("RGB", (64, 48), COLOUR)
+    random = np.random.default_rng(0)
+    for size in range(6, len(stored)):  # cut short, and with a few bytes that mean something else
+        torn = bytearray(stored)
+        torn[random.integers(6, len(torn))] = random.integers(256)
+        for blob in (stored[:size], bytes(torn)):
+            assert read(encode(image, kind, exif=blob)).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_turned_jpeg_is_as_sharp_as_a_turned_png() -> None:
+    checks = (np.indices((120, 160)).sum(0) // 2 % 2 * 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.stack([checks] * 3, axis=2))
+    jpeg, png = (read(encode(image, kind, exif=exif)).astype(float) for kind in ("JPEG", "PNG"))
+    assert jpeg.std() > 0.9 * png.std()
+
+
+def test_a_placeholder_is_no_image() -> None:
+    assert (read(encode(Image.new("RGB", (16, 16), COLOUR))) == COLOUR).all()
+    with pytest.raises(UserError, match="image image is 300 × 15 pixels, which shows nothing; replace the file"):
+        read(encode(Image.new("RGB", (300, 15), COLOUR)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_path_and_its_bytes_give_the_same(tmp_path: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (301, 397, 3)).astype(np.uint8)
+    content = encode(Image.fromarray(noise), kind)
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    from_bytes = read(content)
+    assert (pixels.read(path, "a", HEIGHT, WIDTH) == from_bytes).all()
+    assert (pixels.read(str(path), "a", HEIGHT, WIDTH) == from_bytes).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff\xe0 no more", b"\x89PNG\r\n\x1a\n" + b"0" * 50])
+def test_what_is_no_image_is_named(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"^image lesion\.jpg cannot be read \(.+\); replace the file$"):
+        pixels.read(content, "lesion.jpg", HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_half_an_image_is_refused_not_padded(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    content = encode(Image.fromarray(noise), kind)
+    with pytest.raises(UserError, match="image half cannot be read"):
+        pixels.read(content[: len(content) // 2], "half", HEIGHT, WIDTH)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"image no\.jpg does not exist"):
+        pixels.read(tmp_path / "no.jpg", "no.jpg", HEIGHT, WIDTH)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "LARGEST", 1000)
+    for side in (36, 100):  # a little beyond, where Pillow only warns; far beyond, where it refuses
+        with pytest.raises(UserError, match="has more than 1,000 pixels"):
+            read(encode(Image.new("RGB", (side, side))))
+    assert read(encode(Image.new("RGB", (31, 31)))).shape == (HEIGHT, WIDTH, 3)

@@ -1,0 +1,207 @@
+"""The audit finds what it promises: all near hashes, photographs of one lesion, and no more than those."""
+
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import REPOSITORY, shrunk_params, write_params
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dermdistill import params
+from dermdistill.errors import UserError
+from dermdistill.phantom import camera, tissue
+from dermdistill.splitting import candidates, duplicates, geometry, image_hashes, overlap
+from stages import audit as stage
+from stages import fingerprints as fingerprint_stage
+
+THRESHOLDS = duplicates.Thresholds(votes=4, hash_distance=4, inliers=10, correlation=0.1)
+
+
+def brute(codes: np.ndarray, distance: int) -> set[tuple[int, int]]:
+    table = np.bitwise_count(codes[:, None] ^ codes[None])
+    return {(int(i), int(j)) for i, j in np.argwhere(table <= distance) if i < j}
+
+
+# Codes of few distinct bits, so that near ones are common.
+codes = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 255), max_size=60).map(lambda c: np.array(c, np.uint64))
+
+
+@given(codes, st.integers(0, 8))
+def test_near_finds_exactly_what_comparing_all_pairs_finds(found: np.ndarray, distance: int) -> None:
+    pairs = candidates.near(found, distance)
+    assert {tuple(pair) for pair in pairs.tolist()} == brute(found, distance)
+    assert pairs.tolist() == sorted(pairs.tolist())
+
+
+def views(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two photographs of each of ``count`` phantom lesions, (2 · count, 150, 200, 3), and their lesions."""
+    pictures = []
+    for lesion in range(count):
+        painter = np.random.default_rng([seed, lesion])
+        ground = tissue.paint(painter, ("mel", "nv", "bkl", "bcc")[lesion % 4], 150)
+        pictures += [camera.photograph(painter, ground, 150, 200) for _ in range(2)]
+    return np.array(pictures), np.repeat(np.arange(count), 2)
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[np.ndarray, np.ndarray, duplicates.Descriptors]:
+    images, lesion = views(12)
+    return images, lesion, duplicates.describe(images)
+
+
+def test_photographs_of_one_lesion_are_told_from_those_of_two(
+    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
+) -> None:
+    images, lesion, prints = known
+    every = np.array([(i, j) for i in range(len(images)) for j in range(i + 1, len(images))])
+    table = duplicates.verify(images, prints.features, every, THRESHOLDS)
+    same = lesion[every[:, 0]] == lesion[every[:, 1]]
+    assert table["confirmed"][same].mean() > 0.5 and not table["confirmed"][~same].any()
+
+
+def test_a_turned_zoomed_and_recoloured_copy_is_confirmed(
+    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
+) -> None:
+    image = known[0][0]
+    turned = Image.fromarray(image).rotate(25, Image.Resampling.BICUBIC, expand=False).crop((30, 22, 170, 128))
+    other = np.clip(np.asarray(turned.resize((200, 150), Image.Resampling.BICUBIC)) * [0.8, 0.9, 1.0] + 10, 0, 255)
+    planes = [geometry.grey(picture.astype(np.uint8)) for picture in (image, other)]
+    found = geometry.match(*planes, *map(geometry.features, planes))
+    assert found.inliers >= 20 and found.correlation > 0.5 and found.scale == pytest.approx(200 / 140, rel=0.03)
+
+
+def test_pictures_without_features_match_nothing() -> None:
+    flat = np.full((150, 200), 128, np.uint8)
+    assert geometry.match(flat, flat, geometry.features(flat), geometry.features(flat)) == geometry.NONE
+    assert candidates.voted([np.zeros((0, 128), np.uint8)] * 3, 1).shape == (0, 2)
+    assert candidates.near(np.zeros(0, np.uint64), 3).shape == (0, 2)
+
+
+def test_equal_pictures_are_twins_however_little_they_show() -> None:
+    flat = np.full((3, 150, 200, 3), 128, np.uint8)
+    flat[2, 0, 0] = 0  # nearly equal is not enough without features
+    prints = duplicates.describe(flat)
+    assert duplicates.propose(prints, THRESHOLDS).tolist() == [[0, 1]]
+    every = np.array([[0, 1], [0, 2], [1, 2]])
+    assert duplicates.verify(flat, prints.features, every, THRESHOLDS)["confirmed"].tolist() == [True, False, False]
+
+
+def test_votes_propose_most_pairs_that_geometry_confirms(
+    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
+) -> None:
+    images, _, prints = known
+    own = np.arange(len(images)).reshape(-1, 2)
+    confirmed = own[duplicates.verify(images, prints.features, own, THRESHOLDS)["confirmed"]]
+    proposed = {tuple(pair) for pair in duplicates.propose(prints, THRESHOLDS).tolist()}
+    assert sum(tuple(pair) in proposed for pair in confirmed.tolist()) >= 0.7 * len(confirmed)
+
+
+def test_small_pictures_are_enlarged_first() -> None:
+    assert geometry.grey(np.zeros((60, 80, 3), np.uint8)).shape == (150, 200)
+    assert geometry.grey(np.zeros((450, 600, 3), np.uint8)).shape == (450, 600)
+
+
+# --- what is said about it --------------------------------------------------------------------------------------
+
+
+def test_precision_is_of_pairs_with_a_clear_verdict() -> None:
+    pairs = pd.DataFrame({"image_a": list("abcde"), "image_b": list("vwxyz"), "confirmed": [1, 1, 1, 0, 0]})
+    labels = pairs[["image_a", "image_b"]].assign(verdict=["same", "different", "unsure", "same", "different"])
+    found = duplicates.precision(pairs, labels)
+    assert found["precision_of_confirmed"] == 0.5 and found["unsure"] == 1
+    assert [found[key] for key in ("confirmed_and_same", "rejected_but_same", "rejected_and_different")] == [1, 1, 1]
+    assert duplicates.precision(pairs, labels.head(0))["precision_of_confirmed"] is None
+
+
+def test_the_committed_labels_are_of_real_pairs_and_many_enough() -> None:
+    labels = duplicates.read_labels()
+    splits = pd.concat([pd.read_csv(path) for path in (REPOSITORY / "data/splits").glob("*.csv")])
+    lesion = splits.set_index("image_id")["lesion_id"]
+    assert len(labels) >= 100 and not labels.duplicated(["image_a", "image_b"]).any()
+    assert (lesion[labels["image_a"]].to_numpy() != lesion[labels["image_b"]].to_numpy()).all()
+    assert (labels["verdict"].value_counts()[["same", "different"]] >= 30).all()
+
+
+def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image_a,image_b,verdict\na,b,maybe\n")
+    with pytest.raises(UserError, match=r"needs image_a, image_b and verdict \(same, different, unsure\)"):
+        duplicates.read_labels(tmp_path / "labels.csv")
+
+
+@pytest.fixture
+def twins(
+    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A working folder in which every photograph of a lesion has a lesion id of its own: all pairs are twins."""
+    images, lesion, _ = known
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    np.save(tmp_path / "data/prepared/images.npy", images)
+    rows = [(f"ISIC_{i:02d}", f"L{number:02d}_{i % 2}", "nv") for i, number in enumerate(lesion.tolist())]
+    table = pd.DataFrame(rows, columns=["image_id", "lesion_id", "dx"])
+    table.to_csv(tmp_path / "data/prepared/metadata.csv", index=False)
+    write_params(tmp_path, shrunk_params())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_stage_names_twins_and_repeats_itself(twins: Path) -> None:
+    stage.main()
+    first = {path.name: path.read_bytes() for path in Path("data/audit").iterdir()}
+    found = pd.read_csv("data/audit/twins.csv")
+    facts = json.loads(Path("metrics/audit.json").read_text())
+    assert set(first) == {"pairs.csv", "twins.csv"}
+    assert len(found) == facts["confirmed_twins"] == facts["groups_of_twin_lesions"] >= 5
+    assert (found["lesion_a"].str[:3] == found["lesion_b"].str[:3]).all() and facts["within_lesions"]["pairs"] == 0
+    assert facts["thresholds"] == params.load().audit.model_dump()
+    stage.main()
+    assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
+
+
+def test_fingerprints_are_of_train_and_val(
+    twins: Path, known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors]
+) -> None:
+    table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
+    (twins / "data/splits").mkdir()
+    for part, rows in {"train": table[:10], "val": table[10:14], "holdout": table[14:]}.items():
+        rows.to_csv(f"data/splits/{part}.csv", index=False)
+    fingerprint_stage.main()
+    found = pd.read_csv(overlap.FINGERPRINTS, dtype=str)
+    assert found["image_id"].tolist() == table["image_id"][:14].tolist()
+    assert found["part"].tolist() == ["train"] * 10 + ["val"] * 4
+    print_of_val = np.frombuffer(image_hashes.image_hash(known[0][12]), np.uint8)[None]
+    assert overlap.copies(["x"], print_of_val, twins) == {"x": "ISIC_12"}
+
+
+def test_outside_photographs_of_lesions_trained_on_are_found(
+    twins: Path, known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors]
+) -> None:
+    """Of each lesion one photograph was trained on; the others come from outside, with pictures of other lesions."""
+    images = known[0]
+    trained = [f"ISIC_{i:02d}" for i in range(0, len(images), 2)]
+    image_hashes.table(trained, images[::2]).to_csv(twins / overlap.FINGERPRINTS, index=False)
+    others = views(4, seed=1)[0][::2]
+    unseen = {f"same{n}": picture for n, picture in enumerate(images[1::2])}
+    unseen |= {f"other{n}": picture for n, picture in enumerate(others)}
+    found = overlap.photographs(list(unseen), lambda name, height, width: unseen[name], twins)
+    assert found and len(found) >= 5
+    assert all(found[name] == trained[int(name.removeprefix("same"))] for name in found)
+    (twins / "data/prepared/images.npy").unlink()
+    assert overlap.photographs(list(unseen), lambda name, height, width: unseen[name], twins) is None
+
+
+def test_the_number_of_threads_changes_no_candidate() -> None:
+    random = np.random.default_rng(0)
+    rows = list(random.integers(0, 256, (3000, candidates.PER_PICTURE, 128), dtype=np.uint8))
+    rows[-300:] = [np.clip(one.astype(int) + random.integers(-40, 41, one.shape), 0, 255).astype(np.uint8)
+                   for one in rows[:300]]  # fmt: skip
+    threads, found = faiss.omp_get_max_threads(), []
+    for count in (1, 2):
+        faiss.omp_set_num_threads(count)
+        found.append(candidates.voted(rows, 1))
+    faiss.omp_set_num_threads(threads)
+    assert len(found[0]) > 300 and np.array_equal(*found)
