@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dermdistill.distillation import losses
-from dermdistill.distillation.losses import classic as kd_loss
+from dermdistill.distillation.losses import kl_loss as kd_loss
 from dermdistill.training.losses import Loss, class_weights, cross_entropy
 
 IMAGES = torch.zeros(4, 3, 2, 2)

@@ -1,0 +1,49 @@
+"""The name of a trained model, taken apart and put together here and nowhere else.
+
+``teacher_lite2``, ``teacher_ensemble``, ``baseline_svm``; students, controls and INT8 files also carry the seed they
+were trained with: ``student_tiny_s0``. The same text names folders, files of predictions and metrics, and rows of tables.
+"""
+
+import re
+from typing import NamedTuple
+
+KINDS = ("teacher", "student", "control", "int8", "baseline")  # the order of every table
+SEEDED = ("student", "control", "int8")
+_SEEDED = re.compile(r"(.+)_s(\d+)")
+
+
+class ModelId(NamedTuple):
+    """``str(model_id)`` gives the text, :meth:`parse` reads it."""
+
+    kind: str
+    name: str
+    seed: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelId":
+        """``student_tiny_s0`` → ModelId("student", "tiny", 0).
+
+        Raises:
+            ValueError: the text is no model id.
+        """
+        kind, _, name = text.partition("_")
+        if kind not in KINDS or not name:
+            raise ValueError(f"{text!r} is no model id; it begins with one of {', '.join(KINDS)} and names the model")
+        if kind not in SEEDED:
+            return cls(kind, name)
+        parts = _SEEDED.fullmatch(name)
+        if parts is None:
+            raise ValueError(f"{text!r} is no model id; a {kind} ends in its seed, such as _s0")
+        return cls(kind, parts[1], int(parts[2]))
+
+    def __str__(self) -> str:
+        return self.family if self.seed is None else f"{self.family}_s{self.seed}"
+
+    @property
+    def family(self) -> str:
+        """The text without the seed: what several trainings of one network have in common."""
+        return f"{self.kind}_{self.name}"
+
+    def of_kind(self, kind: str) -> "ModelId":
+        """The same network and seed in another role: the control or INT8 file of a student."""
+        return self._replace(kind=kind)
