@@ -1,4 +1,4 @@
-"""calibrate@MODEL: all that is fitted on val predictions: temperature, biases, thresholds, when not to answer."""
+"""All that is fitted on val predictions, for every model: temperature, biases, thresholds, when not to answer."""
 
 import sys
 
@@ -8,12 +8,14 @@ from dermdistill.errors import run
 from dermdistill.metrics import calibration, predictions, selective
 
 
-def main(model_id: str) -> None:
-    settings = params.load().calibrate
-    val = predictions.read(f"predictions/val/{model_id}.csv")
-    fitted = calibration.fit(val.labels, val.probabilities, settings.sensitivity)
-    rules = selective.fit(val.labels, fitted.apply(val.probabilities), settings.coverage, settings.keep)
-    write_json(f"metrics/calibrate/{model_id}.json", fitted.to_dict() | rules.to_dict())
+def main() -> None:
+    settings = params.load()
+    options = settings.calibrate
+    for model_id in settings.evaluated_ids():
+        val = predictions.read(f"predictions/val/{model_id}.csv")
+        fitted = calibration.fit(val.labels, val.probabilities, options.sensitivity)
+        rules = selective.fit(val.labels, fitted.apply(val.probabilities), options.coverage, options.keep)
+        write_json(f"metrics/calibrate/{model_id}.json", fitted.to_dict() | rules.to_dict())
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Train one student without a teacher, all else equal (see ``training.run``): python -m stages.control NAME SEED."""
+"""Train one student without a teacher, all else equal (``training.run``): python -m stages.control NAME SEED."""
 
 import sys
 
 from dermdistill import params
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import run
-from dermdistill.training import run as training_run
+from dermdistill.training.run import run_training
 
 
 def main(name: str, seed: str) -> None:
-    settings = params.load()
-    spec = settings.student(name)
-    model_id, views = f"control_{name}_s{seed}", settings.kd.views
-    training_run.train(model_id, "models/students", spec, settings.train, int(seed), lambda hard, _: hard, views=views)
+    settings, model_id = params.load(), ModelId("control", name, int(seed))
+    run_training(model_id, settings.student(name), settings.train, int(seed), settings.kd.num_views)
 
 
 if __name__ == "__main__":

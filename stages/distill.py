@@ -2,40 +2,41 @@
 
 import sys
 
-from torch import nn
-
 from dermdistill import params
 from dermdistill.core.dataset import load_images
 from dermdistill.core.files import read_json
-from dermdistill.distillation import ensemble, teacher_targets
-from dermdistill.distillation import losses as kd_losses
+from dermdistill.core.model_id import ModelId
+from dermdistill.distillation import ensemble, feature_losses, losses, teacher_targets
 from dermdistill.errors import run
-from dermdistill.training import losses, models
-from dermdistill.training import run as training_run
+from dermdistill.training.losses import Loss
+from dermdistill.training.models import Classifier
+from dermdistill.training.run import run_training
 
 
 def main(name: str, seed: str) -> None:
     settings = params.load()
-    chosen, spec = settings.kd, settings.student(name)
-    targets = teacher_targets.targets(chosen, settings.train.augment) if chosen.views else None
-    teacher = nn.Identity() if chosen.views else ensemble.load(ensemble.ID, chosen.flips)  # a stored answer is its own
+    kd, size = settings.kd, load_images().shape[1:3]
+    if kd.num_views:
+        teacher = teacher_targets.stored(teacher_targets.load(kd, settings.train.augment))
+    else:
+        network = ensemble.load_teachers(kd.flips)
+        teacher = ensemble.in_the_loop(network)
 
-    size = load_images().shape[1:3]
+    def make_loss(task_loss: Loss, student: Classifier) -> Loss:
+        feature_loss = None
+        if kd.compares_features:  # then the network is there: params refuse stored targets
+            feature_loss = feature_losses.make_feature_loss(kd.method, student, network, size)
+        return losses.make_loss(kd, task_loss, settings.train.task, feature_loss)
 
-    def make_loss(hard: losses.Loss, student: models.Classifier) -> losses.Loss:
-        return kd_losses.make_loss(chosen, teacher, hard, student, size, settings.train.task)
-
-    training_run.train(
-        f"student_{name}_s{seed}",
-        "models/students",
-        spec,
+    run_training(
+        ModelId("student", name, int(seed)),
+        settings.student(name),
         settings.train,
         int(seed),
+        kd.num_views,
+        teacher,
         make_loss,
-        chosen.model_dump_json(),
-        str(read_json(ensemble.FOLDER / "ensemble.json")),
-        views=chosen.views,
-        targets=targets,
+        inputs=(kd.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))),
     )
 
 

@@ -1,4 +1,4 @@
-"""ensemble: gather the teachers of kd.teachers and their mean answers, all that a student learns from."""
+"""Gather all that a student learns from: the teachers of kd.teachers, and the mean of their stored targets."""
 
 import sys
 
@@ -9,7 +9,7 @@ from dermdistill.errors import run
 
 def main() -> None:
     kd = params.load().kd
-    teacher_targets.gather(kd.teachers, kd.views)
+    teacher_targets.gather(kd.teachers, kd.num_views)
 
 
 if __name__ == "__main__":

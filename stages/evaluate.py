@@ -1,6 +1,10 @@
-"""evaluate@MODEL: every figure and curve of one model, from its predictions; needs no model and no image."""
+"""Every metric and curve of every model, from predictions alone: no model, no image, all cores, minutes."""
 
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from tqdm import tqdm
 
 from dermdistill import params
 from dermdistill.core.files import atomic, write_json
@@ -9,16 +13,25 @@ from dermdistill.evaluation import protocol, subgroups
 from dermdistill.metrics import calibration, predictions, selective
 
 
-def main(model_id: str) -> None:
-    settings = protocol.Settings(**params.load().evaluate.model_dump())
+def main() -> None:
+    settings = params.load()
+    options = protocol.Settings(**settings.evaluate.model_dump())
+    model_ids = settings.evaluated_ids()
+    with ProcessPoolExecutor(os.cpu_count()) as pool:  # models do not depend on each other: the same files either way
+        done = pool.map(evaluate, model_ids, [options] * len(model_ids))
+        list(tqdm(done, "evaluate", len(model_ids), unit="model", mininterval=1))
+
+
+def evaluate(model_id: str, options: protocol.Settings) -> None:
+    """Write the metrics of one model on val and holdout, and its curves on the holdout."""
     fitted = calibration.read(f"metrics/calibrate/{model_id}.json")
     rules = selective.read(f"metrics/calibrate/{model_id}.json")
     for part in ("val", "holdout"):
         known = predictions.read(f"predictions/{part}/{model_id}.csv")
         calibrated = fitted.apply(known.probabilities)
-        result = protocol.measure(known, calibrated, fitted.thresholds, rules, subgroups.read(".", part), settings)
+        result = protocol.measure(known, calibrated, fitted.thresholds, rules, subgroups.read(".", part), options)
         write_json(f"metrics/{part}/{model_id}.json", result)
-    for name, table in protocol.tables(known, calibrated, settings).items():  # of the holdout, the last of the two
+    for name, table in protocol.tables(known, calibrated, options).items():  # of the holdout, the last of the two
         with atomic(f"plots/{name}/{model_id}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 

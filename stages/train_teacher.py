@@ -3,14 +3,15 @@
 import sys
 
 from dermdistill import params
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import run
-from dermdistill.training import run as training_run
+from dermdistill.training.run import run_training
 
 
 def main(name: str) -> None:
     settings = params.load()
     spec = settings.teacher(name)
-    training_run.train(f"teacher_{name}", "models/teachers", spec, settings.train, spec.seed, lambda hard, _: hard)
+    run_training(ModelId("teacher", name), spec, settings.train, spec.seed)
 
 
 if __name__ == "__main__":

@@ -42,13 +42,13 @@ def shrunk_params() -> dict[str, Any]:
     params["students"] = {
         "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}
     }
-    params["kd"] |= {"teachers": ["small"], "views": 0}
+    params["kd"] |= {"teachers": ["small"], "num_views": 0}
     params["ship"] |= {"student": "smaller", "seed": 0}
     params["predict"]["flips"] = False
     params["ablation"]["student"] = "smaller"
     params["evaluate"]["bootstrap"] = 50
     params["robustness"]["images"] = 12
-    params["quantize"] |= {"sensitivity_images": 8, "ladder": ["naive", "minmax", "mixed_1", "weight_only"]}
+    params["quantize"] |= {"sensitivity_images": 8, "candidates": ["default", "minmax", "mixed_1", "weight_only"]}
     params["quantize"]["timing_rounds"] = 2
     params["export"]["formats"] = ["onnx", "torch_export"]
     params["benchmark"] = {"rounds": 3, "batch_rounds": 1}
@@ -120,11 +120,11 @@ TINY_RUN = {
     "train": {"batch_size": 8},
     "run": {"teachers": ["lite0", "lite2"]},
     "teachers": {"lite0": {"epochs": 1}, "lite2": {"epochs": 1}},
-    "kd": {"teachers": ["lite0", "lite2"], "views": 1},
+    "kd": {"teachers": ["lite0", "lite2"], "num_views": 1},
     "students": {"tiny": {"epochs": 1, "cut": {"stages": 2, "blocks": 0, "head": 32}}},
     "quantize": {
         "calibration_images": 16,
-        "ladder": ["minmax", "mixed_1", "weight_only"],
+        "candidates": ["minmax", "mixed_1", "weight_only"],
         "limits": {"max_auc_drop": 1.0, "max_ece_rise": 1.0, "min_agreement": 0.0, "min_equal_decisions": 0.0},
     },
     "export": {"formats": ["onnx", "torch_export"]},

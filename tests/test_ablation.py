@@ -50,7 +50,7 @@ def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
     assert len(found) == ways + len(grid["shapes"])
     assert found["control"] == {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0} | budget
     assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9} | budget
-    assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.views"] == 0
+    assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.num_views"] == 0
     assert found["enlarged"] == {"students.tiny.upscale": 1.5} | budget, "distilled as the block kd says"
     assert all(changes.items() >= budget.items() for changes in found.values())
     shape = ablation.expected(TINY, found["deeper"])["student"]
@@ -110,8 +110,8 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
         ({f"teachers.{TINY['kd']['teachers'][0]}.epochs": 1}, {"control"}),  # who has no teacher
-        ({"kd.views": 7}, {"control", "kd_T1_a0.5", "dist"}),  # whose five epochs show the first five
-        ({"kd.views": 4}, set()),
+        ({"kd.num_views": 7}, {"control", "kd_T1_a0.5", "dist"}),  # whose five epochs show the first five
+        ({"kd.num_views": 4}, set()),
         ({"train.ema": 0.5}, set()),
         ({"audit.inliers": 12}, set()),  # other twins would be another split
     ):

@@ -62,8 +62,8 @@ CHANGES = {
     "teachers.lite2.lr": 1.0e-4,
     "students.tiny.lr": 1.0e-4,
     "kd.alpha": 0.1,
-    "kd.views": 2,
-    "quantize.ladder": ["entropy"],
+    "kd.num_views": 2,
+    "quantize.candidates": ["entropy"],
     "baselines.models.svm.c": 1.0,
     "calibrate.sensitivity": 0.9,
     "evaluate.bins": 5,
@@ -124,11 +124,11 @@ def test_students_depend_on_their_own_teachers_alone(clone: Path) -> None:
     change_params(clone, {"kd.teachers": ["lite0", "lite1"]})
     said = dvc(clone, "repro", "distill@tiny-0", "control@tiny-0")
     ran = set(re.findall(r"Running stage '([^']+)'", said))
-    assert ran == {"soften@lite1", "ensemble", "distill@tiny-0"}
+    assert ran == {"teacher_targets@lite1", "ensemble", "distill@tiny-0"}
     change_params(clone, {"teachers.lite1.seed": 2})
     said = dvc(clone, "repro", "distill@tiny-0", "control@tiny-0")
     ran = set(re.findall(r"Running stage '([^']+)'", said))
-    assert ran == {"train_teacher@lite1", "soften@lite1", "ensemble", "distill@tiny-0"}
+    assert ran == {"train_teacher@lite1", "teacher_targets@lite1", "ensemble", "distill@tiny-0"}
 
 
 # Experiments ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import yaml
 
 from dermdistill import params, presets
 from dermdistill.core.files import read_json, write_json, write_text
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError, run
 from dermdistill.params import Model, Params
 
@@ -49,7 +50,7 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
         for t in wanted.temperatures
         for a in wanted.alphas
     }
-    in_the_loop = {"kd.views": 0, "kd.flips": False}  # methods of features need the teacher there
+    in_the_loop = {"kd.num_views": 0, "kd.flips": False}  # methods of features need the teacher there
     beside = [settings.kd.method] if wanted.shapes else []  # what shapes are compared with
     methods = dict.fromkeys([*wanted.methods, *beside])
     others = {name: {"kd.method": name} | (in_the_loop if name in ("at", "feature") else {}) for name in methods}
@@ -63,14 +64,14 @@ def cells(settings: Params) -> dict[str, dict[str, Any]]:
 def facts(settings: Params) -> dict[str, Any]:
     """All parameters that the ablated student's weights depend on; those of teachers only if it learns from them."""
     kd, student = settings.kd, settings.student(settings.ablation.student)
-    shown = {"views": min(kd.views, student.epochs)}  # how many more are stored changes nothing
-    learns = kd.alpha > 0 or kd.method in ("at", "feature")  # whose term has a weight of its own
+    views = {"num_views": min(kd.num_views, student.epochs)}  # how many more are stored changes nothing
+    learns = kd.alpha > 0 or kd.compares_features  # a term with a weight of its own
     taught = {
-        "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta} | shown,
+        "kd": kd.model_dump(exclude={"methods"}) | {"beta": kd.beta} | views,
         "teachers": {name: settings.teacher(name).model_dump() for name in kd.teachers},
     }
     return {
-        **(taught if learns else {"kd": {"alpha": 0.0} | shown}),
+        **(taught if learns else {"kd": {"alpha": 0.0} | views}),
         "student": student.model_dump(),
         "seed": settings.ablation.seed,
         **settings.model_dump(include={"train", "data", "audit", "split"}),
@@ -146,7 +147,7 @@ def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
     """Put every missing cell that is not waiting or running in line; results of other parameters make room."""
     content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     (tasks, _), ablation = _queue(), settings.ablation
-    target = f"predict_student@student-{ablation.student}-{ablation.seed}"
+    target = f"predict@student-{ablation.student}-{ablation.seed}"
     for cell in missing():
         name = _experiment(settings, cell)
         if (task := tasks.get(name)) is not None:
@@ -163,12 +164,12 @@ def enqueue(settings: Params, wanted: dict[str, dict[str, Any]]) -> None:
 def collect(settings: Params, content: dict[str, Any]) -> None:
     """Copy val predictions of experiments that are done, if their parameters are those a cell has now."""
     wanted, stored = cells(settings), collected()
-    source = f"predictions/val/student_{settings.ablation.student}_s{settings.ablation.seed}.csv"
+    source = ModelId("student", settings.ablation.student, settings.ablation.seed).predictions("val")
     for cell in missing():
         for reference in _references(_experiment(settings, cell)):
             there = _facts_at(reference)
             if there == expected(content, wanted[cell]):
-                write_text(FOLDER / f"{cell}.csv", _call("git", "show", f"{reference}:{source}"))
+                write_text(FOLDER / f"{cell}.csv", _cached(source, reference))
                 stored[cell] = there
                 write_json(FOLDER / "cells.json", {name: stored[name] for name in wanted if name in stored})
                 print(f"{cell}: collected into {FOLDER}", flush=True)
@@ -217,6 +218,14 @@ def _facts_at(revision: str) -> dict[str, Any] | None:
         return facts(params.check(yaml.safe_load(_call("git", "show", f"{revision}:params.yaml")), revision))
     except UserError:
         return None
+
+
+def _cached(path: Path, revision: str) -> str:
+    """The text of a file that lies in DVC's cache, as of ``revision``."""
+    from dvc import api  # heavy, and needed once a cell
+
+    text: str = api.read(path.as_posix(), rev=revision)
+    return text
 
 
 class Task(NamedTuple):

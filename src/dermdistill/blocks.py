@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -48,7 +48,7 @@ class Methods(Block):
 
 class KD(Block):
     teachers: Names
-    views: Annotated[int, Field(ge=0)]
+    num_views: Annotated[int, Field(ge=0)]
     flips: bool
     method: Method
     temperature: Positive
@@ -60,12 +60,17 @@ class KD(Block):
         """The chosen method's weight of its second part; 0 for methods that have none."""
         return getattr(getattr(self.methods, self.method), "beta", 0.0)
 
+    @property
+    def compares_features(self) -> bool:
+        """Whether the method compares feature maps too, hence needs the teachers' networks in the loop."""
+        return self.method in ("at", "feature")
+
     @model_validator(mode="after")
     def features_are_there(self) -> "KD":
-        if self.method in ("at", "feature") and (self.views or self.flips):
+        if self.compares_features and (self.num_views or self.flips):
             raise ValueError(
                 f"method {self.method} compares feature maps, so the teachers must see each image as the student does; "
-                "set kd.views to 0 and kd.flips to false"
+                "set kd.num_views to 0 and kd.flips to false"
             )
         return self
 
@@ -98,14 +103,21 @@ class Int8Limits(Block):
     min_agreement: Proportion
     min_equal_decisions: Proportion
     max_bytes: Count
-    max_saturating_weights: Annotated[int, Field(ge=0)]
+    max_overflowing_weights: Annotated[int, Field(ge=0)]
     max_sum_error: Positive
 
 
-Rung = Annotated[
+def not_renamed(scheme: Any) -> Any:
+    if scheme == "naive":
+        raise ValueError("the scheme naive is now called default")
+    return scheme
+
+
+Scheme = Annotated[
     str,
+    BeforeValidator(not_renamed),
     Field(
-        pattern=r"^(naive|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|qat_[1-9][0-9]*|weight_only|dynamic)$"
+        pattern=r"^(default|per_tensor|minmax|percentile|entropy|mixed_[1-9][0-9]*|qat_[1-9][0-9]*|weight_only|dynamic)$"
     ),
 ]
 
@@ -119,7 +131,7 @@ class Quantize(Block):
     calibration_images: Count
     sensitivity_images: Count
     seed: Seed
-    ladder: Annotated[list[Rung], *Listed]
+    candidates: Annotated[list[Scheme], *Listed]
     qat: QAT
     limits: Int8Limits
     bins: Count

@@ -44,6 +44,12 @@ DEGENERATE = {  # ways to distil that lose what they are with melanoma or not
     "dkd": "beside the true class there is but one, which is kd",
     "dist": "of an image, two probabilities that sum to 1 correlate fully",
 }
+RENAMED = {  # what a parameter of an older params.yaml is called now
+    "views": "num_views",
+    "ladder": "candidates",
+    "max_saturating_weights": "max_overflowing_weights",
+    "slice_minimum": "subgroup_minimum",
+}
 WEIGHTS_FILE = r".+\.(safetensors|pt|pth)@[0-9a-f]{64}"  # the hash tells DVC and us of any change
 
 
@@ -223,10 +229,10 @@ class Params(Block):
         for name in self.kd.teachers:
             _require(name, self.run.teachers, "kd.teachers", "run.teachers")
         mixed = [name for name in self.run.students if self.students[name].mixup]
-        if mixed and self.kd.views:
+        if mixed and self.kd.num_views:
             raise ValueError(
-                f"kd.views {self.kd.views} stores answers to single images, but student {mixed[0]} is shown mixed "
-                "ones; set its mixup to 0, or kd.views to 0"
+                f"kd.num_views {self.kd.num_views} stores targets of single images, but student {mixed[0]} sees mixed "
+                "ones; set its mixup to 0, or kd.num_views to 0"
             )
         if mixed and self.kd.method == "dkd":
             raise ValueError(f"kd.method dkd needs one true class an image; set mixup of student {mixed[0]} to 0")
@@ -258,8 +264,8 @@ class Params(Block):
         return f"int8_{self.ship.student}_s{self.ship.seed}"
 
     def corrupted_ids(self) -> list[str]:
-        """The networks that are tried on corrupted images: teacher, or teachers, student and the file that ships."""
-        return ["teacher_ensemble", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
+        """The networks that are evaluated on corrupted images: teacher (or their mean), student and deployed model."""
+        return [self.teacher_id, f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
 
     def baseline_ids(self) -> list[str]:
         """The classical models that stand beside the networks."""
@@ -271,6 +277,14 @@ class Params(Block):
         students = [f"{kind}_{name}_s{seed}" for kind in ("student", "control", "int8") for name, seed in pairs]
         teachers = [f"teacher_{name}" for name in self.run.teachers]
         return list(dict.fromkeys([*teachers, self.teacher_id])) + students
+
+    def evaluated_ids(self) -> list[str]:
+        """Every model of this run: networks, then baselines."""
+        return self.model_ids() + self.baseline_ids()
+
+    def single_ids(self) -> list[str]:
+        """Every model that is one model and no mean of several: those that a stage of their own makes."""
+        return [model_id for model_id in self.evaluated_ids() if model_id != "teacher_ensemble"]
 
 
 def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:
@@ -329,5 +343,7 @@ def _suggestion(where: tuple[str | int, ...]) -> str:
         fields = getattr(block, "model_fields", {})
         annotation = fields[part].annotation if part in fields else block
         block = {"teachers": Teacher, "students": Model}.get(str(part), annotation)
-    close = difflib.get_close_matches(str(where[-1]), getattr(block, "model_fields", {}), n=1)
+    fields, name = getattr(block, "model_fields", {}), str(where[-1])
+    renamed = [RENAMED[name]] if RENAMED.get(name) in fields else []
+    close = renamed or difflib.get_close_matches(name, fields, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

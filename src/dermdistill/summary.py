@@ -14,6 +14,7 @@ import yaml
 
 from dermdistill import ablation, params
 from dermdistill.core.files import read_json
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError
 from dermdistill.params import Params
 
@@ -44,8 +45,8 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
     lock = root / "dvc.lock"
     ran = Lock(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
     found = []
-    for model in settings.model_ids() + settings.baseline_ids():
-        last, made = _stages(model, settings.kd.teachers)
+    for model in settings.evaluated_ids():
+        made = _stages(ModelId.parse(model), settings.kd.teachers)
         path = root / f"metrics/val/{model}.json"
         complete = (
             all((root / f"predictions/{part}/{model}.csv").exists() for part in ("val", "holdout")) and path.exists()
@@ -53,7 +54,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
         stale = any(_changed(ran.get(stage, {}), content) for stage in made)
         state = "missing" if not complete else "outdated" if stale else "complete"
         auc = read_json(path)["raw"]["melanoma_roc_auc"] if path.exists() else None
-        found.append(Row(model, state, auc, f"dvc repro {last}"))
+        found.append(Row(model, state, auc, "dvc repro evaluate"))
     return found
 
 
@@ -85,19 +86,19 @@ def lines(root: str | Path = ".") -> list[str]:
     return shown
 
 
-def _stages(model: str, teachers: Sequence[str]) -> tuple[str, list[str]]:
-    """The stage that ends a model's story, and those whose parameters made it; ``teachers``: the students'."""
-    kind, _, name = model.partition("_")
-    data = ["prepare", "audit", "split"]
-    together = [f"{stage}@{teacher}" for teacher in teachers for stage in ("train_teacher", "soften")] + ["ensemble"]
-    if model == "teacher_ensemble":
-        return "evaluate_ensemble", [*data, *together, "predict_ensemble"]
-    if kind in ("teacher", "baseline"):
-        made = [f"train_teacher@{name}", f"predict_teacher@{name}"] if kind == "teacher" else [f"baseline@{name}"]
-        return f"evaluate_{kind}@{name}", data + made
-    item = "-".join(name.rsplit("_s", 1))
-    trained = [f"control@{item}"] if kind == "control" else [*together, f"distill@{item}"]
-    return f"evaluate@{kind}-{item}", data + trained + ([f"quantize@{item}"] if kind == "int8" else [])
+def _stages(model_id: ModelId, teachers: Sequence[str]) -> list[str]:
+    """The stages whose parameters made a model; ``teachers``: the students'."""
+    data, name = ["prepare", "audit", "split"], model_id.name
+    together = [f"{stage}@{teacher}" for teacher in teachers for stage in ("train_teacher", "teacher_targets")]
+    together.append("ensemble")
+    if model_id.kind == "baseline":
+        return [*data, f"baseline@{name}"]
+    if model_id.kind == "teacher":
+        alone = [f"train_teacher@{name}", f"predict_teacher@{name}"]
+        return data + (alone if name != "ensemble" else [f"predict_teacher@{teacher}" for teacher in teachers])
+    item = f"{name}-{model_id.seed}"
+    trained = [f"control@{item}"] if model_id.kind == "control" else [*together, f"distill@{item}"]
+    return data + trained + ([f"quantize@{item}"] if model_id.kind == "int8" else [])
 
 
 def _changed(stage: dict[str, Any], content: dict[str, Any]) -> bool:

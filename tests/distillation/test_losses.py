@@ -23,7 +23,7 @@ from dermdistill.errors import UserError
 from dermdistill.params import Model
 from dermdistill.training import models
 from dermdistill.training.losses import cross_entropy
-from stages import distill, ensemble, soften, train_teacher
+from stages import distill, ensemble, teacher_targets, train_teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 METHODS = ("kd", "ls", "dkd", "dist")
@@ -36,7 +36,7 @@ def logits(seed: int, n: int = 6) -> Tensor:
 
 def soft(method: str, student: Tensor, teacher: Tensor, temperature: float = 2.0, beta: float = 8.0) -> float:
     labels = torch.arange(len(student)) % student.shape[1]
-    return losses.soft_loss(method, temperature, beta)(student, teacher, labels).item()
+    return losses.logits_loss(method, temperature, beta)(student, teacher, labels).item()
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -124,7 +124,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_images_and_only_relations_see_
     student, teacher = logits(seed, 7), logits(seed + 1, 7)
     for method in ("kd", "ls", "dkd"):
         labels = torch.arange(7)
-        loss = losses.soft_loss(method, 2.0, 8.0)
+        loss = losses.logits_loss(method, 2.0, 8.0)
         each = [loss(student[[i]], teacher[[i]], labels[[i]]).item() for i in range(7)]
         assert loss(student, teacher, labels).item() == pytest.approx(np.mean(each), rel=1e-9)
     inter = [losses.dist_loss(student[[i]], teacher[[i]], 2.0, 0.0).item() for i in range(7)]
@@ -166,17 +166,17 @@ def test_a_teacher_that_sees_the_image_enlarged_is_averaged_down_to_the_student(
         large = teacher.members[0]
         large.upscale = scale  # type: ignore[assignment]
         term = feature_losses.attention(student, Ensemble([large]), (32, 48))  # type: ignore[list-item]
-        mine, theirs = feature_losses.Maps(student), feature_losses.Maps(large)
+        student_maps, teacher_maps = feature_losses.Maps(student), feature_losses.Maps(large)
         student(images), large(images)
 
         def attention(maps: Tensor) -> Tensor:
             return F.normalize(maps.square().sum(1).flatten(1), dim=1)
 
         by_hand = sum(
-            (attention(mine.found[a]) - attention(F.adaptive_avg_pool2d(theirs.found[b], a))).square().mean()
+            (attention(mine.by_size[a]) - attention(F.adaptive_avg_pool2d(theirs.by_size[b], a))).square().mean()
             for a, b in sizes
         )
-        assert set(mine.found) == {(16, 24), (8, 12)} and term().item() == pytest.approx(
+        assert set(mine.by_size) == {(16, 24), (8, 12)} and term().item() == pytest.approx(
             float(by_hand.detach()), rel=1e-5
         )
         regression = feature_losses.regression(student, Ensemble([large]), (32, 48))  # type: ignore[list-item]
@@ -199,15 +199,15 @@ def test_regression_by_hand() -> None:
     """mean (W · student + b − teacher)², the 1×1 convolution written as a product; mean over two teachers."""
     student, teacher = pair()
     members = [Ensemble([member]).members[0] for member in teacher.members]
-    mine, theirs = feature_losses.Maps(student), [feature_losses.Maps(member) for member in members]
+    student_maps, teacher_maps = feature_losses.Maps(student), [feature_losses.Maps(member) for member in members]
     term = feature_losses.regression(student, teacher, (32, 48))
     images = torch.rand(2, 3, 32, 48)
     student(images), teacher(images)
-    at = min(mine.found)
+    at = min(mine.by_size)
     each = []
     for other, fit in zip(theirs, student.projections, strict=True):
-        product = torch.einsum("oc,nchw->nohw", fit.weight[:, :, 0, 0], mine.found[at]) + fit.bias[:, None, None]
-        each.append(float(((product - other.found[at]) ** 2).mean().detach()))
+        product = torch.einsum("oc,nchw->nohw", fit.weight[:, :, 0, 0], mine.by_size[at]) + fit.bias[:, None, None]
+        each.append(float(((product - other.by_size[at]) ** 2).mean().detach()))
     assert len(each) == 2 and term().item() == pytest.approx(sum(each) / 2, rel=1e-5)
 
 
@@ -231,16 +231,10 @@ def test_networks_without_a_common_size_are_refused() -> None:
 
 
 def test_features_are_added_with_their_weight_and_the_rest_stays() -> None:
-    class Constant(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return logits(1).float()
-
-    hard, one = cross_entropy(torch.ones(7)), losses.soft_loss("kd", 2.0, 0.0)
-    labels, images = torch.zeros(6, dtype=torch.long), torch.zeros(6, 3, 2, 2)
-    plain = losses.distillation(Constant(), hard, one, 0.7)(logits(0).float(), labels, images)
-    more = losses.distillation(Constant(), hard, one, 0.7, lambda: torch.tensor(0.5), 3.0)(
-        logits(0).float(), labels, images
-    )
+    task_loss, kd_loss = cross_entropy(torch.ones(7)), losses.logits_loss("kd", 2.0, 0.0)
+    given = logits(0).float(), torch.zeros(6, dtype=torch.long), logits(1).float()
+    plain = losses.distillation(task_loss, kd_loss, 0.7)(*given)
+    more = losses.distillation(task_loss, kd_loss, 0.7, lambda: torch.tensor(0.5), 3.0)(*given)
     assert more["loss"].item() == pytest.approx(plain["loss"].item() + 1.5)
     assert more["kd_loss"] == plain["kd_loss"] and more["feature_loss"].item() == 0.5
 
@@ -249,32 +243,28 @@ def test_of_two_classes_only_their_two_probabilities_are_compared() -> None:
     """T² · Σ p log(p / q) over melanoma and the rest; how a teacher divides the rest among six is no matter."""
     student, teacher = logits(0), logits(1)
 
-    class Stored(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return teacher
-
-    def softened(found: Tensor) -> Tensor:
+    def at_two(found: Tensor) -> Tensor:
         p = found.softmax(1)[:, MELANOMA]
         return torch.stack([1 - p, p], 1) ** 0.5 / (torch.stack([1 - p, p], 1) ** 0.5).sum(1, keepdim=True)
 
-    p, q = softened(teacher), softened(student)
+    p, q = at_two(teacher), at_two(student)
     chosen = params.load(REPOSITORY / "params.yaml").kd.model_copy(update={"method": "kd", "temperature": 2.0})
-    loss = losses.make_loss(chosen, Stored(), cross_entropy(torch.ones(7)), task="melanoma")
-    labels, images = torch.zeros(6, dtype=torch.long), torch.zeros(6, 3, 2, 2)
-    found = loss(student, labels, images)["kd_loss"]
+    loss = losses.make_loss(chosen, cross_entropy(torch.ones(7)), task="melanoma")
+    labels = torch.zeros(6, dtype=torch.long)
+    found = loss(student, labels, teacher)["kd_loss"]
     assert found.item() == pytest.approx(float((4 * (p * (p / q).log()).sum(1)).mean()), rel=1e-5)
     rest = [index for index in range(7) if index != MELANOMA]
     teacher[:, rest] = teacher[:, rest[1:] + rest[:1]]
-    assert loss(student, labels, images)["kd_loss"].item() == pytest.approx(found.item(), rel=1e-5)
-    seven = losses.make_loss(chosen, Stored(), cross_entropy(torch.ones(7)))
-    assert seven(student, labels, images)["kd_loss"].item() != pytest.approx(found.item(), rel=1e-2)
+    assert loss(student, labels, teacher)["kd_loss"].item() == pytest.approx(found.item(), rel=1e-5)
+    seven = losses.make_loss(chosen, cross_entropy(torch.ones(7)))
+    assert seven(student, labels, teacher)["kd_loss"].item() != pytest.approx(found.item(), rel=1e-2)
 
 
 @pytest.mark.parametrize("method", get_args(Method))
 def test_the_readme_s_flags_choose_every_method_with_the_committed_parameters(method: str) -> None:
-    """README and docs/distillation.md: ``-S kd.method=…``, for methods of features ``-S kd.views=0`` too."""
+    """README and docs/distillation.md: ``-S kd.method=…``, for methods of features ``-S kd.num_views=0`` too."""
     content = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    content["kd"] |= {"method": method} | ({"views": 0} if method in ("at", "feature") else {})
+    content["kd"] |= {"method": method} | ({"num_views": 0} if method in ("at", "feature") else {})
     assert params.check(content, "params.yaml").kd.method == method
 
 
@@ -282,7 +272,7 @@ def test_every_method_trains_a_student_of_its_own(project: Path) -> None:
     """With teachers in the loop ``-S kd.method=…`` alone is enough; the saved student carries nothing but itself."""
     change_params(project, {"students.smaller.epochs": 1, "teachers.small.epochs": 1})
     train_teacher.main("small")
-    soften.main("small")
+    teacher_targets.main("small")
     ensemble.main()
     found, losses = {}, {}
     for method in ("kd", "ls", "dkd", "dist", "at", "feature"):
@@ -291,13 +281,13 @@ def test_every_method_trains_a_student_of_its_own(project: Path) -> None:
         folder = Path("models/students/student_smaller_s0")
         models.load(folder)  # refuses tensors that the network does not have
         found[method] = (folder / "model.safetensors").read_bytes()
-        history = pd.read_csv("plots/training/student_smaller_s0.csv")
+        history = pd.read_csv("models/students/student_smaller_s0/history.csv")
         losses[method] = history["train_loss"][0]
         assert ("train_feature_loss" in history) == (method in ("at", "feature"))
     assert len(set(found.values())) == len(found)
     change_params(project, {"kd.method": "at", "kd.methods.at.beta": 0.0})
     distill.main("smaller", "0")
-    history = pd.read_csv("plots/training/student_smaller_s0.csv")
+    history = pd.read_csv("models/students/student_smaller_s0/history.csv")
     assert history["train_loss"][0] == pytest.approx(losses["kd"], rel=1e-3)
     assert losses["at"] != pytest.approx(losses["kd"], rel=1e-3)
     alone = []
@@ -311,7 +301,7 @@ def test_every_method_trains_a_student_of_its_own(project: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"kd.method": "at", "kd.views": 2}, "method at compares feature maps, .* set kd.views to 0"),
+        ({"kd.method": "at", "kd.num_views": 2}, "method at compares feature maps, .* set kd.num_views to 0"),
         ({"kd.method": "feature", "kd.flips": True}, "method feature compares .* kd.flips to false"),
         *(
             (

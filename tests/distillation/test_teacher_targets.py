@@ -15,11 +15,12 @@ from dermdistill.distillation import teacher_targets
 from dermdistill.distillation.ensemble import ID, Ensemble, load, log_mean_probability
 from dermdistill.errors import UserError
 from dermdistill.training import checkpoint, loop
-from stages import distill, ensemble, predict_torch, soften, train_teacher
+from stages import distill, ensemble, predict, train_teacher
+from stages import teacher_targets as store_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 STUDENT = Path("models/students/student_smaller_s0/model.safetensors")
-HISTORY = Path("plots/training/student_smaller_s0.csv")
+HISTORY = STUDENT.with_name("history.csv")
 
 
 class Fixed(nn.Module):
@@ -58,7 +59,7 @@ def test_an_ensemble_averages_members_and_mirror_images() -> None:
 def taught(seed: str = "0", teachers: tuple[str, ...] = ("small",)) -> dict[str, Tensor]:
     """The student's weights once everything before it has run."""
     for name in teachers:
-        soften.main(name)
+        store_targets.main(name)
     ensemble.main()
     distill.main("smaller", seed)
     return safetensors.torch.load_file(str(STUDENT).replace("s0", f"s{seed}"))
@@ -76,37 +77,37 @@ def two_teachers(folder: Path, **kd: object) -> None:
 def test_stored_answers_teach_what_the_teachers_in_the_loop_teach(project: Path, flips: bool) -> None:
     two_teachers(project, flips=flips)
     inside, history = taught(teachers=("small", "other")), np.loadtxt(HISTORY, delimiter=",", skiprows=1)
-    change_params(project, {"kd.views": 2})  # as many as epochs
+    change_params(project, {"kd.num_views": 2})  # as many as epochs
     stored = taught(teachers=("small", "other"))
-    assert np.load("models/ensemble/targets.npy").shape == (2, len(teacher_targets.load_split("train").rows), 7)
+    assert np.load("models/teacher_ensemble/targets.npy").shape == (2, len(teacher_targets.load_split("train").rows), 7)
     assert np.loadtxt(HISTORY, delimiter=",", skiprows=1) == pytest.approx(history, rel=1e-3)
     assert all(torch.allclose(stored[name].float(), inside[name].float(), atol=1e-3) for name in inside)
-    change_params(project, {"kd.views": 1})  # the second epoch shows the first view again
+    change_params(project, {"kd.num_views": 1})  # the second epoch shows the first view again
     taught(teachers=("small", "other"))
     again = np.loadtxt(HISTORY, delimiter=",", skiprows=1)
     assert again[0] == pytest.approx(history[0], rel=1e-3) and again[1] != pytest.approx(history[1], rel=1e-3)
 
 
 def test_the_views_do_not_depend_on_the_students_seed() -> None:
-    def job(seed: int, views: int) -> loop.Job:
-        return loop.Job(*[None] * 5, seed, Path(), views)  # type: ignore[arg-type]
+    def run(seed: int, views: int) -> loop.TrainingRun:
+        return loop.TrainingRun(*[None] * 5, seed, Path(), views)  # type: ignore[arg-type]
 
-    assert [job(4, 3).view(epoch) for epoch in range(5)] == [(0, 0), (0, 1), (0, 2), (0, 0), (0, 1)]
-    assert [job(4, 0).view(epoch) for epoch in range(2)] == [(4, 0), (4, 1)]
+    assert [run(4, 3).view(epoch) for epoch in range(5)] == [(0, 0), (0, 1), (0, 2), (0, 0), (0, 1)]
+    assert [run(4, 0).view(epoch) for epoch in range(2)] == [(4, 0), (4, 1)]
 
 
 def test_students_of_other_seeds_share_the_answers_and_still_differ(project: Path) -> None:
     train_teacher.main("small")
-    change_params(project, {"kd.views": 2, "run.seeds": [0, 1]})
+    change_params(project, {"kd.num_views": 2, "run.seeds": [0, 1]})
     first, second = taught("0"), taught("1")
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_softening_goes_on_where_it_was_killed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storing_goes_on_where_it_was_killed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_teacher.main("small")
-    change_params(project, {"kd.views": 3})
-    soften.main("small")
-    logits = Path("data/soft/small/logits.npy")
+    change_params(project, {"kd.num_views": 3})
+    store_targets.main("small")
+    logits = Path("data/teacher_targets/small/logits.npy")
     whole = logits.read_bytes()
     asked: list[int] = []
     augment = teacher_targets.augment
@@ -120,55 +121,55 @@ def test_softening_goes_on_where_it_was_killed(project: Path, monkeypatch: pytes
     monkeypatch.setattr(teacher_targets, "augment", counted)
     logits.unlink()
     with pytest.raises(KeyboardInterrupt):
-        soften.main("small")
+        store_targets.main("small")
     assert not logits.exists() and asked == [0, 1]
-    soften.main("small")
+    store_targets.main("small")
     assert asked == [0, 1, 1, 2] and logits.read_bytes() == whole
-    assert not list(checkpoint.FOLDER.glob("soften_*"))
+    assert not list(checkpoint.FOLDER.glob("teacher_targets_*"))
 
 
 def test_answers_of_another_teacher_are_refused(project: Path) -> None:
     train_teacher.main("small")
-    change_params(project, {"kd.views": 1})
-    soften.main("small")
+    change_params(project, {"kd.num_views": 1})
+    store_targets.main("small")
     change_params(project, {"teachers.small.seed": 1})
     train_teacher.main("small")
-    with pytest.raises(UserError, match=r"answers of another teacher_small; run `dvc repro soften@small`"):
+    with pytest.raises(UserError, match=r"targets of another teacher_small; run `dvc repro teacher_targets@small`"):
         ensemble.main()
-    change_params(project, {"kd.views": 2})
+    change_params(project, {"kd.num_views": 2})
     with pytest.raises(UserError, match="another teacher_small"):
         ensemble.main()
 
 
 def test_answers_to_other_views_are_refused(project: Path) -> None:
     two_teachers(project, views=1)
-    soften.main("small")
+    store_targets.main("small")
     change_params(project, {"train.augment.rotate": 10})
-    soften.main("other")
-    with pytest.raises(UserError, match="to different views"):
+    store_targets.main("other")
+    with pytest.raises(UserError, match="belong to different views"):
         ensemble.main()
-    soften.main("small")
+    store_targets.main("small")
     ensemble.main()
     change_params(project, {"train.augment.rotate": 20})
-    with pytest.raises(UserError, match=r"to other images or views; run `dvc repro ensemble`"):
+    with pytest.raises(UserError, match=r"belong to other images or views; run `dvc repro ensemble`"):
         distill.main("smaller", "0")
 
 
 def test_a_student_shown_mixed_images_cannot_learn_from_stored_answers(project: Path) -> None:
-    change_params(project, {"kd.views": 1, "students.smaller.mixup": 0.2})
-    with pytest.raises(UserError, match=r"kd.views 1 .* student smaller is shown mixed ones; set its mixup to 0"):
+    change_params(project, {"kd.num_views": 1, "students.smaller.mixup": 0.2})
+    with pytest.raises(UserError, match=r"kd.num_views 1 .* student smaller sees mixed ones; set its mixup to 0"):
         params.load()
 
 
 def test_the_ensemble_is_judged_like_any_model(project: Path) -> None:
     two_teachers(project)
     assert params.load().teacher_id == ID and ID in params.load().model_ids()
-    soften.main("small")
+    store_targets.main("small")
     ensemble.main()  # no views: no answers are asked for
-    members = read_json("models/ensemble/ensemble.json")["members"]
+    members = read_json("models/teacher_ensemble/ensemble.json")["members"]
     assert members == {n: sha256(f"models/teachers/teacher_{n}/model.safetensors") for n in ("other", "small")}
     for model_id in (ID, "teacher_small", "teacher_other"):
-        predict_torch.main(model_id)
+        predict.main(model_id)
     read = {
         name: teacher_targets.np.genfromtxt(f"predictions/val/{name}.csv", delimiter=",", skip_header=1)[:, 3:]
         for name in (ID, "teacher_small", "teacher_other")
@@ -176,7 +177,7 @@ def test_the_ensemble_is_judged_like_any_model(project: Path) -> None:
     assert read[ID] == pytest.approx((read["teacher_small"] + read["teacher_other"]) / 2, abs=1e-6)
     plain = load("teacher_small")
     change_params(project, {"predict.flips": True})
-    predict_torch.main("teacher_small")
+    predict.main("teacher_small")
     flipped = np.genfromtxt("predictions/val/teacher_small.csv", delimiter=",", skip_header=1)[:, 3:]
     assert not np.allclose(flipped, read["teacher_small"], atol=1e-5)
     images = torch.rand(2, 3, 32, 48)

@@ -13,16 +13,16 @@ from PIL import Image
 
 from dermdistill import params
 from dermdistill.core.classes import CLASSES
-from dermdistill.core.files import read_json, sha256
+from dermdistill.core.files import read_json, sha256, write_json
 from dermdistill.deployment import onnx_export
-from dermdistill.deployment.runtime import Detector
+from dermdistill.deployment.runtime import Detector, without_optimisations
 from dermdistill.errors import UserError
-from dermdistill.metrics import calibration, parity, predictions
+from dermdistill.metrics import calibration, parity, predictions, selective
 from dermdistill.quantization import candidates
-from dermdistill.quantization.int8 import Quantizer, choose, layers, saturating
+from dermdistill.quantization.int8 import Quantizer, choose, layers, overflowing
 from dermdistill.training import models
-from stages import calibrate, predict_int8, ship
 from stages import export as export_stage
+from stages import predict, ship
 from stages import quantize as quantize_stage
 
 IMAGES = some_images(60)
@@ -49,7 +49,7 @@ def files(maker: Quantizer) -> tuple[Path, Path]:
 def test_int8_agrees_with_fp32(files: tuple[Path, Path]) -> None:
     found = parity.compare(*(Detector(path).predict(IMAGES[20:]) for path in files))
     assert found["agreement"] >= 0.9 and 0 < found["mean_abs_dp"] < 0.03
-    literal = candidates.without_optimisations(files[1], IMAGES, np.arange(20, 60))
+    literal = without_optimisations(files[1], IMAGES, np.arange(20, 60))
     assert parity.compare(*literal)["max_abs_dp"] < 0.1
 
 
@@ -111,8 +111,8 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     changes = [row["mean_abs_dp"] for row in sensitive]
     assert changes == sorted(changes, reverse=True) and changes[0] > changes[-1] > 0
     ranking = [row["layer"] for row in sensitive]
-    rungs = ["naive", "per_tensor", "minmax", "mixed_2", "weight_only", "dynamic"]
-    made = candidates.build(maker, rungs, ranking, tune=pytest.fail)
+    schemes = ["default", "per_tensor", "minmax", "mixed_2", "weight_only", "dynamic"]
+    made = candidates.build(maker, schemes, ranking, tune=pytest.fail)
     assert made["minmax"].read_bytes() == files[1].read_bytes()
     assert operators(made["dynamic"]).count("ConvInteger") == len(ranking)
     assert "QuantizeLinear" not in operators(made["weight_only"])
@@ -121,14 +121,14 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     assert {f"network.{layer}.weight" for layer in ranking[:2]} <= kept
     assert not {f"network.{layer}.weight" for layer in ranking[2:]} & kept
     fp32 = Detector(maker.plain).predict(IMAGES)
-    change = {rung: np.abs(Detector(path).predict(IMAGES) - fp32).mean() for rung, path in made.items()}
-    coarse = Detector(made["naive"]).predict(IMAGES)
+    change = {scheme: np.abs(Detector(path).predict(IMAGES) - fp32).mean() for scheme, path in made.items()}
+    coarse = Detector(made["default"]).predict(IMAGES)
     assert len(np.unique(coarse)) <= 256 and np.abs(coarse.sum(axis=1) - 1).max() > 1e-3
     assert change["weight_only"] < change["minmax"] < change["per_tensor"]
     assert change["mixed_2"] < change["minmax"]
     for path in made.values():
-        assert saturating(path) == 0
-    assert set(candidates.time_ratios(maker.plain, made, IMAGES[:1], 2)) == set(rungs)
+        assert overflowing(path) == 0
+    assert set(candidates.time_ratios(maker.plain, made, IMAGES[:1], 2)) == set(schemes)
 
 
 def test_weights_that_would_saturate_are_counted(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_weights_that_would_saturate_are_counted(files: tuple[Path, Path], tmp_p
     values.flat[:3] = (65, -127, 64)
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "full.onnx")
-    assert saturating(files[1]) == 0 and saturating(tmp_path / "full.onnx") == 2
+    assert overflowing(files[1]) == 0 and overflowing(tmp_path / "full.onnx") == 2
 
 
 def test_calibration_images_are_drawn_by_seed_from_the_rows_given() -> None:
@@ -175,9 +175,21 @@ def quantized(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         change("quantize.limits", max_auc_drop=1.0, max_ece_rise=1.0, min_equal_decisions=0.5)  # it knows nothing
         quantize_stage.main("smaller", "0")
-        predict_int8.main("smaller", "0")
-        calibrate.main(ID)
+        predict.main(ID)
+        deploy_ready()
     return folder
+
+
+def deploy_ready() -> None:
+    """What `collect` and `calibrate` would do, for this one model."""
+    shutil.copytree(f"data/predictions/{ID}", "predictions/new", dirs_exist_ok=True)
+    for part in ("val", "holdout"):
+        Path(f"predictions/{part}").mkdir(exist_ok=True)
+        Path(f"predictions/new/{part}.csv").replace(f"predictions/{part}/{ID}.csv")
+    val, options = predictions.read(f"predictions/val/{ID}.csv"), params.load().calibrate
+    fitted = calibration.fit(val.labels, val.probabilities, options.sensitivity)
+    rules = selective.fit(val.labels, fitted.apply(val.probabilities), options.coverage, options.keep)
+    write_json(f"metrics/calibrate/{ID}.json", fitted.to_dict() | rules.to_dict())
 
 
 def rows(image_id: np.ndarray) -> np.ndarray:
@@ -203,24 +215,24 @@ def shipping(quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_predictions_do_not_depend_on_the_batch(shipping: Path) -> None:
     val = predictions.read(f"predictions/val/{ID}.csv")
-    detector, images = Detector(f"models/quantized/{ID}/model.onnx"), np.load("data/prepared/images.npy")
+    detector, images = Detector(f"models/students/{ID}/model.onnx"), np.load("data/prepared/images.npy")
     single = np.concatenate([detector.predict(images, rows(val.image_id)[i : i + 1]) for i in range(len(val))])
     np.testing.assert_allclose(single, val.probabilities, atol=1e-6)
 
 
 def test_the_first_rung_that_holds_every_limit_is_taken(shipping: Path) -> None:
-    report = read_json(f"metrics/quantize/{ID}.json")
-    chosen = report["ladder"][report["rung"]]
-    before = list(report["ladder"])[: list(report["ladder"]).index(report["rung"])]
-    assert "sum_error" in report["ladder"]["naive"]["breaks"] and before
-    assert chosen["breaks"] == "" and all(report["ladder"][rung]["breaks"] for rung in before)
-    assert chosen["bytes"] == report["bytes"]["int8"] == Path(f"models/quantized/{ID}/model.onnx").stat().st_size
-    table = pd.read_csv(f"plots/quantize/ladder/{ID}.csv")
-    assert list(table["rung"]) == list(report["ladder"]) == params.load().quantize.ladder
+    report = read_json(f"models/students/{ID}/report.json")
+    chosen = report["candidates"][report["scheme"]]
+    before = list(report["candidates"])[: list(report["candidates"]).index(report["scheme"])]
+    assert "sum_error" in report["candidates"]["default"]["violations"] and before
+    assert chosen["violations"] == "" and all(report["candidates"][scheme]["violations"] for scheme in before)
+    assert chosen["bytes"] == report["bytes"]["int8"] == Path(f"models/students/{ID}/model.onnx").stat().st_size
+    table = pd.read_csv(f"models/students/{ID}/candidates.csv")
+    assert list(table["scheme"]) == list(report["candidates"]) == params.load().quantize.candidates
 
 
 def test_a_ladder_without_a_rung_that_holds_fails_with_the_numbers(shipping: Path) -> None:
-    change_params(Path.cwd(), {"quantize.ladder": ["minmax", "weight_only"], "quantize.limits.max_bytes": 10})
+    change_params(Path.cwd(), {"quantize.candidates": ["minmax", "weight_only"], "quantize.limits.max_bytes": 10})
     with pytest.raises(UserError, match=r"minmax: bytes \S+ \(allowed 10\); weight_only: bytes \S+ \(allowed 10\)"):
         quantize_stage.main("smaller", "0")
 
@@ -234,7 +246,7 @@ def test_ship_writes_a_calibrated_self_describing_file(shipping: Path) -> None:
     text, report = read_json("models/deploy/student.int8.json"), read_json("metrics/ship.json")
     assert text["thresholds"] == detector.thresholds == dict(fitted.thresholds)
     assert text["sha256"] == report["sha256"] and report["id"] == ID
-    sources = {"source": f"models/quantized/{ID}/model.onnx", "calibration": f"metrics/calibrate/{ID}.json"}
+    sources = {"source": f"models/students/{ID}/model.onnx", "calibration": f"metrics/calibrate/{ID}.json"}
     for name, path in sources.items():
         assert detector.metadata[f"{name}_sha256"] == text[f"{name}_sha256"] == sha256(path)
     example, deployed = text["example"], Path("models/deploy")
@@ -253,9 +265,7 @@ def exporting(shipping: Path) -> Path:
     """After ship, with the FP32 student's predictions and calibration."""
     ship.main()
     like = predictions.read(f"predictions/val/{ID}.csv")
-    fp32 = Detector(f"models/quantized/{ID}/fp32.onnx").predict(
-        np.load("data/prepared/images.npy"), rows(like.image_id)
-    )
+    fp32 = Detector(f"models/students/{ID}/fp32.onnx").predict(np.load("data/prepared/images.npy"), rows(like.image_id))
     write_predictions("student_smaller_s0", like, fp32)
     calibrate.main("student_smaller_s0")
     return shipping

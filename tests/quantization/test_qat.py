@@ -19,7 +19,7 @@ from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
 from dermdistill.quantization import fake_quant, qat
-from dermdistill.quantization.int8 import Quantizer, saturating
+from dermdistill.quantization.int8 import Quantizer, overflowing
 from dermdistill.training import models
 from dermdistill.training.augment import to_float
 from stages import quantize as quantize_stage
@@ -168,10 +168,10 @@ def test_a_loss_that_is_no_number_is_one_sentence() -> None:
         qat.fine_tune(small_classifier(), IMAGES, np.arange(40), settings(lr=3e37), 1)
 
 
-@pytest.mark.parametrize("rung", ["qat_0", "qat_x", "qat", "qat_1.5"])
-def test_a_rung_without_a_number_of_epochs_is_refused(project: Path, rung: str) -> None:
-    change_params(project, {"quantize.ladder": ["minmax", rung]})
-    with pytest.raises(UserError, match=rf"quantize\.ladder\.1: .*not '{rung}'") as caught:
+@pytest.mark.parametrize("scheme", ["qat_0", "qat_x", "qat", "qat_1.5"])
+def test_a_rung_without_a_number_of_epochs_is_refused(project: Path, scheme: str) -> None:
+    change_params(project, {"quantize.candidates": ["minmax", scheme]})
+    with pytest.raises(UserError, match=rf"quantize\.candidates\.1: .*not '{scheme}'") as caught:
         params.load()
     assert "\n" not in str(caught.value)
 
@@ -182,16 +182,20 @@ def test_the_stage_trains_where_the_ladder_asks_for_it(project: Path) -> None:
     models.save("models/students/student_smaller_s0", small_classifier(), models.build(spec)[1] | {"cut": cut})
     limits = {"max_auc_drop": 1.0, "max_ece_rise": 1.0, "min_agreement": 0.0, "min_equal_decisions": 0.0}
     changes = {f"quantize.limits.{name}": value for name, value in limits.items()}
-    change_params(project, {"quantize.ladder": ["minmax"], "quantize.calibration_images": 16} | changes)
+    change_params(project, {"quantize.candidates": ["minmax"], "quantize.calibration_images": 16} | changes)
     quantize_stage.main("smaller", "0")
-    without = read_json("metrics/quantize/int8_smaller_s0.json")
-    model = Path("models/quantized/int8_smaller_s0/model.onnx")
+    without = read_json(f"models/students/{ID}/report.json")
+    model = Path("models/students/int8_smaller_s0/model.onnx")
     before = model.read_bytes()
-    change_params(project, {"quantize.ladder": ["qat_1", "minmax"]})
+    change_params(project, {"quantize.candidates": ["qat_1", "minmax"]})
     quantize_stage.main("smaller", "0")
-    report = read_json("metrics/quantize/int8_smaller_s0.json")
-    assert list(report["ladder"]) == ["qat_1", "minmax"] and report["rung"] == "qat_1" and model.read_bytes() != before
-    assert saturating(model) == 0 and report["ladder"]["qat_1"]["mean_abs_dp"] > 0
-    assert {**report["ladder"]["minmax"], "time_ratio": 0} == {**without["ladder"]["minmax"], "time_ratio": 0}
+    report = read_json(f"models/students/{ID}/report.json")
+    assert (
+        list(report["candidates"]) == ["qat_1", "minmax"]
+        and report["scheme"] == "qat_1"
+        and model.read_bytes() != before
+    )
+    assert overflowing(model) == 0 and report["candidates"]["qat_1"]["mean_abs_dp"] > 0
+    assert {**report["candidates"]["minmax"], "time_ratio": 0} == {**without["candidates"]["minmax"], "time_ratio": 0}
     assert np.isfinite(Detector(model).predict(IMAGES[:, :32, :48].copy())).all()
-    assert math.isfinite(report["ladder"]["qat_1"]["auc_drop"])
+    assert math.isfinite(report["candidates"]["qat_1"]["auc_drop"])

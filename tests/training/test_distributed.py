@@ -20,7 +20,7 @@ from dermdistill.training import distributed
 from stages import train_teacher
 
 TEACHER = Path("models/teachers/teacher_small")
-HISTORY = Path("plots/training/teacher_small.csv")
+HISTORY = Path("models/teachers/teacher_small/history.csv")
 SAME = 1e-5  # float32 sums in another order: largest difference of a weight, over ten steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")

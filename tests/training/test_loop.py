@@ -22,7 +22,7 @@ from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import load_images, load_split
 from dermdistill.errors import UserError, run
 from dermdistill.training import checkpoint, loop, losses, models
-from stages import control, distill, ensemble, soften, train_teacher
+from stages import control, distill, ensemble, teacher_targets, train_teacher
 
 # The few images of a small val lack some diagnoses.
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -43,7 +43,7 @@ def teacher() -> bytes:
 
 
 def student(seed: str = "0") -> bytes:
-    soften.main("small")
+    teacher_targets.main("small")
     ensemble.main()
     distill.main("smaller", seed)
     return weights(STUDENT.with_name(f"student_smaller_s{seed}"))
@@ -70,18 +70,23 @@ def stopped(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(project: Path) -> None:
-    first, history = teacher(), Path("plots/training/teacher_small.csv").read_bytes()
+    first, history = teacher(), Path("models/teachers/teacher_small/history.csv").read_bytes()
     torch.manual_seed(123)  # what was drawn before must not matter
-    assert teacher() == first and Path("plots/training/teacher_small.csv").read_bytes() == history
+    assert teacher() == first and Path("models/teachers/teacher_small/history.csv").read_bytes() == history
     change_params(project, {"teachers.small.seed": 1})
     assert teacher() != first
 
 
 def test_what_a_training_leaves_behind(project: Path) -> None:
     teacher()
-    card = models.read_metadata(TEACHER)
-    assert (card["id"], card["height"], card["width"], len(card["key"])) == ("teacher_small", 32, 48, 16)
-    history = pd.read_csv("plots/training/teacher_small.csv")
+    metadata = models.read_metadata(TEACHER)
+    assert (metadata["id"], metadata["height"], metadata["width"], len(metadata["inputs"])) == (
+        "teacher_small",
+        32,
+        48,
+        16,
+    )
+    history = pd.read_csv("models/teachers/teacher_small/history.csv")
     assert list(history["epoch"]) == [1, 2]
     assert {"train_loss", "val_loss", "val_melanoma_auc", "val_balanced_accuracy", "lr"} <= set(history.columns)
     assert not list(CHECKPOINTS.iterdir())
@@ -90,7 +95,7 @@ def test_what_a_training_leaves_behind(project: Path) -> None:
 
 @pytest.mark.parametrize(("seed", "views"), [("0", 0), ("1", 1)])
 def test_at_alpha_0_the_student_is_its_control_to_the_bit_and_else_not(project: Path, seed: str, views: int) -> None:
-    change_params(project, {"kd.views": views})
+    change_params(project, {"kd.num_views": views})
     teacher()
     control.main("smaller", seed)
     alone = weights(CONTROL.with_name(f"control_smaller_s{seed}"))
@@ -102,9 +107,7 @@ def test_at_alpha_0_the_student_is_its_control_to_the_bit_and_else_not(project: 
 def test_the_student_depends_on_its_teacher_and_temperature(project: Path) -> None:
     teacher()
     first = student()
-    assert {"task_loss", "kd_loss"} <= {
-        c.removeprefix("train_") for c in pd.read_csv(f"plots/training/{STUDENT.name}.csv").columns
-    }
+    assert {"task_loss", "kd_loss"} <= {c.removeprefix("train_") for c in pd.read_csv(STUDENT / "history.csv").columns}
     change_params(project, {"kd.temperature": 4.0})
     warmer = student()
     change_params(project, {"kd.temperature": 2.0, "teachers.small.seed": 5})
@@ -200,11 +203,11 @@ def test_killed_with_9_and_run_again_it_ends_with_the_same_bits(project: Path, r
     assert resumed.returncode == 0, resumed.stderr
     told = [line for line in resumed.stdout.splitlines() + resumed.stderr.splitlines() if ": melanoma AUC" in line]
     assert len(told) == 20 - state["epoch"]  # it went on, and did not begin again
-    killed, history = weights(TEACHER), Path("plots/training/teacher_small.csv").read_bytes()
+    killed, history = weights(TEACHER), Path("models/teachers/teacher_small/history.csv").read_bytes()
     assert not list(CHECKPOINTS.iterdir())
 
     assert teacher() == killed  # never killed, and in this process
-    assert Path("plots/training/teacher_small.csv").read_bytes() == history
+    assert Path("models/teachers/teacher_small/history.csv").read_bytes() == history
 
 
 def test_killed_between_the_last_checkpoint_and_the_saved_model(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +327,7 @@ def test_an_unknown_model_is_named_with_those_there_are(project: Path) -> None:
 def test_every_epoch_and_seed_has_an_order_of_its_own(project: Path, seed: int) -> None:
     train, val = load_split("train"), load_split("val")
     spec = params.load()
-    job = loop.Job(load_images(), train, val, spec.teachers["small"], spec.train, seed, Path("none"))
+    job = loop.TrainingRun(load_images(), train, val, spec.teachers["small"], spec.train, seed, Path("none"))
     orders = {np.concatenate(list(loop._batches(job, epoch))).tobytes() for epoch in range(10)}
     assert len(orders) == 10
 
@@ -360,11 +363,11 @@ def test_the_schedule_warms_up_to_1_and_falls_to_0(warmup: float, epochs: int) -
         assert middle == pytest.approx(0.5)
 
 
-def job(path: Path, **changes: object) -> loop.Job:
+def job(path: Path, **changes: object) -> loop.TrainingRun:
     settings = params.load()
     spec = settings.teachers["small"].model_copy(update=changes)
     parts = [load_split(name) for name in ("train", "val")]
-    return loop.Job(load_images(), *parts, spec, settings.train, 0, path / "checkpoint.pt")
+    return loop.TrainingRun(load_images(), *parts, spec, settings.train, 0, path / "checkpoint.pt")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +385,7 @@ def test_the_weights_of_the_best_or_the_last_epoch_are_returned(
     """Ties go to the earlier epoch."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(fabric: object, model: torch.nn.Module, _: loop.Job) -> dict[str, float]:
+    def validate(fabric: object, model: torch.nn.Module, _: loop.TrainingRun) -> dict[str, float]:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"val_melanoma_auc": scores[len(seen) - 1]}
 
@@ -416,7 +419,7 @@ def test_the_average_is_what_is_validated_and_kept(project: Path, monkeypatch: p
     validated: list[torch.Tensor] = []
     validate = loop._validate
 
-    def note(fabric: Any, model: torch.nn.Module, work: loop.Job) -> dict[str, float]:
+    def note(fabric: Any, model: torch.nn.Module, work: loop.TrainingRun) -> dict[str, float]:
         validated.append(first(model))
         return validate(fabric, model, work)
 
@@ -439,7 +442,7 @@ def first(model: torch.nn.Module) -> torch.Tensor:
 # --- options of the loop ----------------------------------------------------------------------------------------
 
 
-def with_settings(work: loop.Job, **changes: object) -> loop.Job:
+def with_settings(work: loop.TrainingRun, **changes: object) -> loop.TrainingRun:
     return replace(work, settings=work.settings.model_copy(update=changes))
 
 
@@ -557,7 +560,7 @@ def test_a_teacher_learns_what_melanoma_looks_like(project: Path) -> None:
     images[labels == 1, 8:24, 16:32, 0] = 255
     split = [loop.Split([""] * 48, [""] * 48, labels[rows], rows) for rows in (np.arange(48), np.arange(48, 96))]
     work = job(project, epochs=12, lr=5e-3)
-    work = loop.Job(images, *split, work.model, work.settings, 0, work.checkpoint)
+    work = loop.TrainingRun(images, *split, work.model, work.settings, 0, work.checkpoint)
     loop.deterministic(0)
     loss = losses.cross_entropy(torch.ones(7))
     _, history = loop.fit(models.build(work.model)[0], loss, work, lambda row, epoch: None)

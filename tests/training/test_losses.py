@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dermdistill.distillation import losses
+from dermdistill.distillation.ensemble import in_the_loop
 from dermdistill.distillation.losses import kl_loss as kd_loss
+from dermdistill.training.loop import Batch
 from dermdistill.training.losses import Loss, class_weights, cross_entropy
 
-IMAGES = torch.zeros(4, 3, 2, 2)
 ONES = torch.ones(7)
 
 
@@ -30,8 +31,8 @@ class Affine(nn.Module):
         return logits
 
 
-def distillation(teacher: nn.Module, hard: Loss, temperature: float, alpha: float) -> Loss:
-    return losses.distillation(teacher, hard, losses.soft_loss("kd", temperature, 0.0), alpha)
+def distillation(task_loss: Loss, temperature: float, alpha: float) -> Loss:
+    return losses.distillation(task_loss, losses.logits_loss("kd", temperature, 0.0), alpha)
 
 
 def random_logits(seed: int, n: int = 4) -> Tensor:
@@ -90,12 +91,12 @@ def test_t_squared_keeps_the_gradients_size_for_large_t() -> None:
 
 
 def test_the_mixture_by_hand() -> None:
-    student, labels = random_logits(0).float(), torch.tensor([0, 1, 2, 3])
-    teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 7))
-    terms = distillation(teacher, cross_entropy(ONES), 2.0, 0.7)(student, labels, IMAGES)
-    hard = nn.functional.cross_entropy(student, labels)
-    assert terms["task_loss"].item() == pytest.approx(hard.item(), rel=1e-6)
-    assert terms["kd_loss"].item() == pytest.approx(kd_loss(student, teacher(IMAGES), 2.0).item(), rel=1e-6)
+    student, teacher = random_logits(0).float(), random_logits(1).float()
+    labels = torch.tensor([0, 1, 2, 3])
+    terms = distillation(cross_entropy(ONES), 2.0, 0.7)(student, labels, teacher)
+    task = nn.functional.cross_entropy(student, labels)
+    assert terms["task_loss"].item() == pytest.approx(task.item(), rel=1e-6)
+    assert terms["kd_loss"].item() == pytest.approx(kd_loss(student, teacher, 2.0).item(), rel=1e-6)
     mixed = 0.3 * terms["task_loss"].item() + 0.7 * terms["kd_loss"].item()
     assert terms["loss"].item() == pytest.approx(mixed, rel=1e-6)
 
@@ -103,11 +104,10 @@ def test_the_mixture_by_hand() -> None:
 def loss_and_gradient(alpha: float | None, labels: list[int]) -> tuple[float, Tensor]:
     """With ``alpha`` None, the plain loss a control is trained with."""
     weights = torch.tensor([0.5, 2.0, 1.0, 1.0, 1.0, 3.0, 1.0])
-    hard = cross_entropy(weights, 0.1)
-    torch.manual_seed(0)
-    loss = hard if alpha is None else distillation(Affine(), hard, 2.0, alpha)
+    task_loss = cross_entropy(weights, 0.1)
+    loss = task_loss if alpha is None else distillation(task_loss, 2.0, alpha)
     logits = random_logits(3).float().requires_grad_()
-    value = loss(logits, torch.tensor(labels), IMAGES)["loss"]
+    value = loss(logits, torch.tensor(labels), random_logits(4).float())["loss"]
     value.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     return value.item(), logits.grad
@@ -127,11 +127,12 @@ def test_alpha_1_ignores_labels_and_others_do_not() -> None:
 
 def test_the_teacher_learns_nothing_and_stays_in_evaluation_mode() -> None:
     teacher = Affine().train()
-    loss = distillation(teacher, cross_entropy(ONES), 2.0, 0.7)
+    loss, ask = distillation(cross_entropy(ONES), 2.0, 0.7), in_the_loop(teacher)
     before = copy.deepcopy(teacher.state_dict())
     student = Affine().train()
     images = torch.rand(4, 3, 2, 2) * 9  # would move running statistics if the teacher were in training mode
-    loss(student(images), torch.tensor([0, 1, 2, 3]), images)["loss"].backward()  # type: ignore[no-untyped-call]
+    batch = Batch(images, torch.tensor([0, 1, 2, 3]), np.arange(4), epoch=0)
+    loss(student(images), batch.labels, ask(batch))["loss"].backward()  # type: ignore[no-untyped-call]
     assert not any(module.training for module in teacher.modules())
     assert all(p.grad is None for p in teacher.parameters())
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
@@ -139,9 +140,14 @@ def test_the_teacher_learns_nothing_and_stays_in_evaluation_mode() -> None:
 
 
 def test_the_teacher_sees_the_students_images() -> None:
-    loss = distillation(Affine(), cross_entropy(ONES), 2.0, 1.0)
-    logits, labels = random_logits(0).float(), torch.zeros(4, dtype=torch.long)
-    assert loss(logits, labels, IMAGES)["loss"] != loss(logits, labels, IMAGES + 1)["loss"]
+    teacher, images = Affine(), torch.rand(4, 3, 2, 2)
+    batch = Batch(images, torch.zeros(4, dtype=torch.long), np.arange(4), epoch=0)
+    assert torch.equal(in_the_loop(teacher)(batch), teacher.eval()(images))
+
+
+def test_without_a_teacher_distillation_is_refused() -> None:
+    with pytest.raises(TypeError, match="needs a teacher"):
+        distillation(cross_entropy(ONES), 2.0, 0.7)(random_logits(0), torch.zeros(4, dtype=torch.long), None)
 
 
 # --- class weights ----------------------------------------------------------------------------------------------
@@ -165,24 +171,24 @@ def test_class_weights_by_hand(kind: str, expected: list[float]) -> None:
 
 def test_weighted_cross_entropy_divides_by_the_batch_size() -> None:
     weights, logits = torch.tensor([1.0, 5.0]), torch.zeros(2, 2)
-    value = cross_entropy(weights)(logits, torch.tensor([0, 1]), IMAGES)["loss"].item()
+    value = cross_entropy(weights)(logits, torch.tensor([0, 1]), None)["loss"].item()
     assert value == pytest.approx((1 + 5) * math.log(2) / 2, rel=1e-6)  # not / (1 + 5)
-    rare = cross_entropy(weights)(logits, torch.tensor([1, 1]), IMAGES)["loss"].item()
+    rare = cross_entropy(weights)(logits, torch.tensor([1, 1]), None)["loss"].item()
     assert rare == pytest.approx(5 * math.log(2), rel=1e-6)
 
 
 def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[math.log(3), 0.0]])  # probabilities 3/4 and 1/4; smoothed target 0.9 and 0.1
-    value = cross_entropy(torch.ones(2), 0.2)(logits, torch.tensor([0]), IMAGES)["loss"].item()
+    value = cross_entropy(torch.ones(2), 0.2)(logits, torch.tensor([0]), None)["loss"].item()
     assert value == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25), rel=1e-6)
 
 
 def test_the_focal_loss_by_hand() -> None:
     logits = torch.tensor([[math.log(3), 0.0] + [-1e9] * 5])  # probabilities ¾ and ¼
     weights = torch.tensor([2.0, 1.0] + [1.0] * 5)
-    first = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([0]), IMAGES)["loss"].item()
+    first = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([0]), None)["loss"].item()
     assert first == pytest.approx(2 * 0.25**2 * -math.log(0.75), rel=1e-5)
-    second = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([1]), IMAGES)["loss"].item()
+    second = cross_entropy(weights, focal_gamma=2.0)(logits, torch.tensor([1]), None)["loss"].item()
     assert second == pytest.approx(0.75**2 * -math.log(0.25), rel=1e-5)
 
 
@@ -191,9 +197,9 @@ def test_shares_of_classes_average_the_losses_of_each(seed: int, smoothing: floa
     logits, weights = random_logits(seed), torch.rand(7, generator=torch.Generator().manual_seed(seed)) + 0.1
     one, other = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 2, 6])
     loss = cross_entropy(weights, smoothing, gamma)
-    single = [loss(logits, labels, IMAGES)["loss"].item() for labels in (one, other)]
+    single = [loss(logits, labels, None)["loss"].item() for labels in (one, other)]
     shares = 0.3 * nn.functional.one_hot(one, 7) + 0.7 * nn.functional.one_hot(other, 7)
-    mixed = loss(logits, shares, IMAGES)["loss"].item()
+    mixed = loss(logits, shares, None)["loss"].item()
     assert mixed == pytest.approx(0.3 * single[0] + 0.7 * single[1], rel=1e-6)
 
 

@@ -1,10 +1,11 @@
 """The name of a trained model, taken apart and put together here and nowhere else.
 
 ``teacher_lite2``, ``teacher_ensemble``, ``baseline_svm``; students, controls and INT8 files also carry the seed they
-were trained with: ``student_tiny_s0``. The same text names folders, files of predictions and metrics, and rows of tables.
+were trained with: ``student_tiny_s0``. The same text names folders, files of predictions and metrics, and table rows.
 """
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 KINDS = ("teacher", "student", "control", "int8", "baseline")  # the order of every table
@@ -43,6 +44,15 @@ class ModelId(NamedTuple):
     def family(self) -> str:
         """The text without the seed: what several trainings of one network have in common."""
         return f"{self.kind}_{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the stage that makes the model puts it."""
+        return Path("models/teachers" if self.kind == "teacher" else "models/students") / str(self)
+
+    def predictions(self, part: str) -> Path:
+        """Where the stage that predicts puts the model's probabilities on val or holdout; ``collect`` copies them."""
+        return Path("data/predictions") / str(self) / f"{part}.csv"
 
     def of_kind(self, kind: str) -> "ModelId":
         """The same network and seed in another role: the control or INT8 file of a student."""

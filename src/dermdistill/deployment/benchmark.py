@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from dermdistill.core.model_id import ModelId
 from dermdistill.deployment import formats, timing
 from dermdistill.deployment.runtime import Detector
 from dermdistill.ingest import pixels
@@ -43,6 +44,37 @@ class Entry(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.model} {self.kind}"
+
+
+def report(
+    entries: Sequence[Entry], size: tuple[int, int], deployed: Path, times: str, rounds: int, batch_rounds: int
+) -> dict[str, Any]:
+    """The content of ``metrics/benchmark.json``; ``times`` names the entry whose latency the others' are divided by."""
+    result: dict[str, Any] = {
+        "machine": machine() | {"note": "ratios hold within this run; a load average above the cores disturbed it"},
+        "models": {model: network(ModelId.parse(model), size) for model in dict.fromkeys(e.model for e in entries)},
+        "static": {e.name: static(e, size) for e in entries},
+        "latency": {},
+        "predict_one_jpeg": predict_one_jpeg(deployed, rounds),
+    }
+    for threads in sorted({1, os.cpu_count() or 1}):
+        for batch in (1, 32):
+            calls = measure(entries, size, threads, batch, rounds if batch == 1 else batch_rounds)
+            rows = {name: summary(one, batch, threads == 1) for name, one in calls.items()}
+            result["latency"][f"{threads} thread{'s' * (threads > 1)}, batch {batch}"] = rows
+            if (threads, batch) == (1, 1):
+                result["times_int8"] = {clock: ratios(calls, times, clock) for clock in ("cpu", "wall")}
+    result["sentences"] = sentences(result["latency"])
+    result["machine"]["load_average_after"] = machine()["load_average"]
+    return result
+
+
+def network(model_id: ModelId, size: tuple[int, int]) -> dict[str, int]:
+    """Parameters, and multiply-adds for one image, of the PyTorch network that ``model_id`` is or was made from."""
+    from dermdistill.training import models
+
+    folder = (model_id.of_kind("student") if model_id.kind == "int8" else model_id).folder
+    return {"parameters": models.read_metadata(folder)["parameters"], "macs": macs(folder, size)}
 
 
 def load(entry: Entry, threads: int) -> formats.Runner:
@@ -139,7 +171,8 @@ def sentences(latency: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[
     for condition, rows in latency.items():
         clock = "cpu_p50" if all("cpu_p50" in row for row in rows.values()) else "p50"
         for name, row in rows.items():
-            fp32 = name.replace("int8_", "student_", 1).removesuffix("_int8")
+            model, kind = name.split()
+            fp32 = f"{ModelId.parse(model).of_kind('student')} {kind.removesuffix('_int8')}"
             if name.endswith("_int8") and fp32 in rows and row[clock] > rows[fp32][clock]:
                 slower = row[clock] / rows[fp32][clock]
                 found.append(f"With {condition}, {name} is slower than {fp32}: it takes {slower:.2f} times as long.")

@@ -1,4 +1,4 @@
-"""Runs a shipped (or evaluated) ONNX file; what a phone does, and what every INT8 number came from.
+"""Runs a deployed (or evaluated) ONNX file; what a phone does, and what every INT8 number came from.
 
 Needs numpy, Pillow and ONNX Runtime only: no torch, so it starts in well under a second. It accepts
 only self-contained files of this project. Deliberately absent: normalisation and calibration, which
@@ -69,6 +69,15 @@ class Detector:
             images = [pixels.read(path, str(path), self.height, self.width) for path in chunk]
             parts.append(self.predict(np.stack(images)))
         return np.concatenate(parts)
+
+
+def without_optimisations(path: Path, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, 7) of the graph run literally, and as the runtime optimises it.
+
+    A difference beyond rounding means kernels that overflow on this processor.
+    """
+    literal, optimised = (Detector(path, optimize=flag).predict(images, rows) for flag in (False, True))
+    return literal, optimised
 
 
 def _open(path: Path, threads: int | None, optimize: bool) -> onnxruntime.InferenceSession:

@@ -1,8 +1,8 @@
-"""One or several teachers that answer as one: the mean of their probabilities.
+"""One or several teachers that predict as one: the mean of their probabilities. One teacher is an ensemble of one.
 
 Probabilities are averaged and not logits, since that mean is what the members together predict; its logarithm serves
 as logits. With ``flips`` every member also sees the image mirrored left to right, upside down, and both: a lesion has
-no up and no mirror side, so all four are equally good questions. Each costs a forward pass.
+no up and no mirror side, so all four are equally good inputs. Each costs a forward pass.
 """
 
 import math
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dermdistill.core.files import read_json
+from dermdistill.core.model_id import ModelId
 from dermdistill.training import models
+from dermdistill.training.loop import Batch, Teacher
 
-ID = "teacher_ensemble"
-FOLDER = Path("models/ensemble")  # all that a student learns from, gathered by the stage of that name
+FOLDER = Path("models/teacher_ensemble")  # all that a student learns from, gathered by the stage `ensemble`
 MIRRORED: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 
 
@@ -39,15 +40,29 @@ def log_mean_probability(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
-def load(model_id: str, flips: bool = False) -> nn.Module:
-    """A trained model by its id, in evaluation mode; ``teacher_ensemble`` is all that ``kd.teachers`` names.
-
-    Args:
-        flips: whether a teacher answers with its mean over mirrored images; a student never does, nor does a phone.
-    """
-    if model_id == ID:
-        folders = [FOLDER / name for name in read_json(FOLDER / "ensemble.json")["members"]]
-    else:
-        folders = [Path("models/teachers" if model_id.startswith("teacher_") else "models/students") / model_id]
+def load(folders: Sequence[Path], flips: bool = False) -> Ensemble:
+    """The models saved in ``folders`` as one, in evaluation mode."""
     members = [models.load(folder)[0].to(memory_format=torch.channels_last) for folder in folders]
-    return Ensemble(members, flips and model_id.startswith("teacher_")).eval()
+    return Ensemble(members, flips).eval()
+
+
+def load_model(model_id: ModelId, flips: bool = False) -> Ensemble:
+    """A trained model by its id; with ``flips`` a teacher predicts the mean over mirror images, no other does."""
+    return load([model_id.folder], flips and model_id.kind == "teacher")
+
+
+def load_teachers(flips: bool) -> Ensemble:
+    """The teachers of ``kd.teachers``, as the stage ``ensemble`` gathered them."""
+    return load([FOLDER / name for name in read_json(FOLDER / "ensemble.json")["members"]], flips)
+
+
+def in_the_loop(network: nn.Module) -> Teacher:
+    """A teacher that computes its logits from the very images the student sees, in evaluation mode."""
+    network.eval()
+
+    def teacher(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = network.to(batch.images.device)(batch.images)
+        return logits
+
+    return teacher

@@ -18,17 +18,22 @@ Size = tuple[int, int]
 
 
 class Maps:
-    """``found``: height and width → the last (n, c, height, width) output of that size in the last forward pass."""
+    """``by_size``: height and width → the last (n, c, height, width) output of that size in the last forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.found: dict[Size, Tensor] = {}
+        self.by_size: dict[Size, Tensor] = {}
         for name, module in model.get_submodule("network").named_modules():
             if name and name.count(".") < 2:  # layers of the trunk and its stages, not what is inside a block
                 module.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            self.found[(output.shape[2], output.shape[3])] = output
+            self.by_size[(output.shape[2], output.shape[3])] = output
+
+
+def make_feature_loss(method: str, student: Classifier, teacher: nn.Module, size: Size) -> Callable[[], Tensor]:
+    """The term of ``method``, at or feature, for images of ``size``; the networks must run before each call of it."""
+    return (attention if method == "at" else regression)(student, teacher, size)
 
 
 def attention(student: Classifier, teacher: nn.Module, size: Size) -> Callable[[], Tensor]:
@@ -37,12 +42,14 @@ def attention(student: Classifier, teacher: nn.Module, size: Size) -> Callable[[
     Source: Zagoruyko & Komodakis (2017), arXiv:1612.03928, section 3.1. Squared and averaged over positions, as in the
     authors' program, for which β = 1000 is meant, and not the norm of their equation 2.
     """
-    mine, theirs, pairs = _pair(student, teacher, size)
+    student_maps, teacher_maps, pairs = _pair(student, teacher, size)
 
     def term() -> Tensor:
         each = [
-            torch.stack([_attention_distance(mine.found[at], other.found[there]) for at, there in compared]).sum()
-            for other, compared in zip(theirs, pairs, strict=True)
+            torch.stack(
+                [_attention_distance(student_maps.by_size[at], other.by_size[there]) for at, there in compared]
+            ).sum()
+            for other, compared in zip(teacher_maps, pairs, strict=True)
         ]
         return torch.stack(each).mean()
 
@@ -66,21 +73,22 @@ def regression(student: Classifier, teacher: nn.Module, size: Size) -> Callable[
     """Mean squared difference of the teacher's deepest map of a size the student has too and a 1×1 convolution of the
     student's, which is trained with it as ``student.projections``; mean over teachers.
 
-    Source: Romero et al. (2015), arXiv:1412.6550, equation 3, in one phase with the classic loss.
+    Source: Romero et al. (2015), arXiv:1412.6550, equation 3, in one phase with kl_loss.
     """
-    mine, theirs, pairs = _pair(student, teacher, size)
+    student_maps, teacher_maps, pairs = _pair(student, teacher, size)
     deepest = [min(sizes) for sizes in pairs]
     student.projections = nn.ModuleList(
-        nn.Conv2d(mine.found[at].shape[1], other.found[there].shape[1], 1)
-        for (at, there), other in zip(deepest, theirs, strict=True)
+        nn.Conv2d(student_maps.by_size[at].shape[1], other.by_size[there].shape[1], 1)
+        for (at, there), other in zip(deepest, teacher_maps, strict=True)
     )
     projections = student.projections
-    mine.found.clear()  # else it would be copied with the student
+    student_maps.by_size.clear()  # else it would be copied with the student
 
     def term() -> Tensor:
-        triples = zip(deepest, theirs, projections, strict=True)
+        triples = zip(deepest, teacher_maps, projections, strict=True)
         each = [
-            F.mse_loss(fit(mine.found[at]), _averaged(other.found[there], at)) for (at, there), other, fit in triples
+            F.mse_loss(fit(student_maps.by_size[at]), _averaged(other.by_size[there], at))
+            for (at, there), other, fit in triples
         ]
         return torch.stack(each).mean()
 
@@ -92,22 +100,26 @@ def _pair(
 ) -> tuple[Maps, list[Maps], list[list[tuple[Size, Size]]]]:
     """Maps of the student and of each teacher for one blank image, and which sizes of theirs are compared."""
     members = list(teacher.get_submodule("members").children())
-    mine, theirs = Maps(student), [Maps(member) for member in members]
+    student_maps, teacher_maps = Maps(student), [Maps(member) for member in members]
     training = student.training
     with torch.no_grad():
         for model in (student, *members):
             model.eval()(torch.zeros(1, 3, *size))
     student.train(training)
     pairs = [
-        [(at, min(fitting)) for at in mine.found if (fitting := [there for there in other.found if _fits(at, there)])]
-        for other in theirs
+        [
+            (at, min(fitting))
+            for at in student_maps.by_size
+            if (fitting := [there for there in other.by_size if _fits(at, there)])
+        ]
+        for other in teacher_maps
     ]
     if not all(pairs):
         raise UserError(
             "student and teacher have no feature maps of about the same height and width; "
             "choose another student, or a kd.method that compares logits (kd, ls, dkd, dist)"
         )
-    return mine, theirs, pairs
+    return student_maps, teacher_maps, pairs
 
 
 def _fits(mine: Size, theirs: Size) -> bool:

@@ -1,7 +1,7 @@
-"""What a student minimises: L = (1 − α) · hard + α · soft (+ β · features), with soft by one of four methods.
+"""What a student minimises: L = (1 − α) · task_loss + α · kd_loss (+ β · feature_loss), kd_loss by one of four methods.
 
-Every method of logits takes student and teacher logits (n, classes) and is a mean over images, times T², which keeps
-the gradient's size when the temperature T changes. Methods of features add their term to classic distillation.
+Every method takes student and teacher logits (n, classes) and is a mean over images, times T², which keeps the
+gradient's size when the temperature T changes. Methods of features (``feature_losses``) add their term to kl_loss.
 With two classes, melanoma or not, ls, dkd and dist degenerate, and ``params`` refuses them there: standardised, two
 logits are 1 and −1; beside the true class there is but one, so that dkd is kd; of an image, two probabilities that sum
 to 1 correlate fully.
@@ -12,45 +12,59 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dermdistill.blocks import KD
-from dermdistill.distillation import feature_losses
 from dermdistill.training.losses import Loss, binary_logits
-from dermdistill.training.models import Classifier
 
-Soft = Callable[[Tensor, Tensor, Tensor], Tensor]  # student logits, teacher logits, labels → the soft term
+LogitsLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Student logits (n, classes), teacher logits (n, classes), labels (n,) → a scalar."""
 EPSILON = 1e-8
 
 
 def make_loss(
-    kd: KD,
-    teacher: nn.Module,
-    hard: Loss,
-    student: Classifier | None = None,
-    size: tuple[int, int] = (0, 0),
-    task: str = "diagnosis",
+    kd: KD, task_loss: Loss, task: str = "diagnosis", feature_loss: Callable[[], Tensor] | None = None
 ) -> Loss:
     """The loss that ``kd`` describes.
 
     Args:
-        teacher: the ensemble, or the identity if what the loop hands over are its stored answers.
-        student: what will be trained, on images of ``size``; needed by methods of features.
-        task: ``train.task``; of melanoma or not, teachers too have learnt two classes, so no more are compared.
+        task: ``train.task``. Of melanoma or not, the teacher too has learnt two classes, so no more are compared.
+        feature_loss: distance of the feature maps of the last forward passes, for the methods at and feature.
     """
-    soft = soft_loss(kd.method, kd.temperature, kd.beta)
+    kd_loss = logits_loss(kd.method, kd.temperature, kd.beta)
     if task == "melanoma":
-        soft = binary(soft)
-    if kd.method not in ("at", "feature"):
-        return distillation(teacher, hard, soft, kd.alpha)
-    if student is None:
-        raise TypeError(f"{kd.method} needs the student")
-    extra = feature_losses.attention if kd.method == "at" else feature_losses.regression
-    return distillation(teacher, hard, soft, kd.alpha, extra(student, teacher, size), kd.beta)
+        kd_loss = binary(kd_loss)
+    return distillation(task_loss, kd_loss, kd.alpha, feature_loss, kd.beta)
 
 
-def soft_loss(method: str, temperature: float, beta: float) -> Soft:
-    """The soft term of a method; ``at`` and ``feature`` have the classic one."""
+def distillation(
+    task_loss: Loss,
+    kd_loss: LogitsLoss,
+    alpha: float,
+    feature_loss: Callable[[], Tensor] | None = None,
+    beta: float = 0.0,
+) -> Loss:
+    """(1 − α) · task_loss + α · kd_loss (+ β · feature_loss). With α = 1 the student learns from the teacher alone.
+
+    Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
+    """
+
+    def loss(student_logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> dict[str, Tensor]:
+        if teacher_logits is None:
+            raise TypeError("distillation needs a teacher; give one to the TrainingRun")
+        task = task_loss(student_logits, labels, teacher_logits)["loss"]
+        kd = kd_loss(student_logits, teacher_logits, labels)
+        terms = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}
+        if feature_loss is not None:
+            terms["feature_loss"] = feature_loss()
+            terms["loss"] = terms["loss"] + beta * terms["feature_loss"]
+        return terms
+
+    return loss
+
+
+def logits_loss(method: str, temperature: float, beta: float) -> LogitsLoss:
+    """The kd_loss of a method; ``at`` and ``feature`` have that of ``kd``."""
     if method == "ls":
         return lambda student, teacher, labels: logit_standardization_loss(student, teacher, temperature)
     if method == "dkd":
@@ -60,37 +74,9 @@ def soft_loss(method: str, temperature: float, beta: float) -> Soft:
     return lambda student, teacher, labels: kl_loss(student, teacher, temperature)
 
 
-def binary(soft: Soft) -> Soft:
-    """``soft`` of melanoma against all other diagnoses together (labels are not collapsed: ``params`` refuses dkd)."""
-    return lambda student, teacher, labels: soft(binary_logits(student), binary_logits(teacher), labels)
-
-
-def distillation(
-    teacher: nn.Module,
-    hard: Loss,
-    soft: Soft,
-    alpha: float,
-    extra: Callable[[], Tensor] | None = None,
-    beta: float = 0.0,
-) -> Loss:
-    """(1 − α) · hard + α · soft (+ β · extra). The teacher sees the very images the student sees; α = 1: it alone.
-
-    Source: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
-    """
-    teacher.eval()
-
-    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            target = teacher.to(images.device)(images)
-        task = hard(logits, labels, images)["loss"]
-        kd = soft(logits, target, labels)
-        terms = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}
-        if extra is not None:
-            terms["feature_loss"] = extra()
-            terms["loss"] = terms["loss"] + beta * terms["feature_loss"]
-        return terms
-
-    return loss
+def binary(loss: LogitsLoss) -> LogitsLoss:
+    """``loss`` of melanoma against all other diagnoses together (labels are not collapsed: ``params`` refuses dkd)."""
+    return lambda student, teacher, labels: loss(binary_logits(student), binary_logits(teacher), labels)
 
 
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -104,7 +90,7 @@ def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def logit_standardization_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The classic loss of z = (logit − mean) / sd, both over an image's classes: the student need not match the scale.
+    """kl_loss of z = (logit − mean) / sd, both over an image's classes: the student need not match the scale.
 
     Source: Sun, Ren, Li, Wang, Cao (2024), arXiv:2403.01427, with T as their base temperature.
     """
@@ -118,7 +104,7 @@ def logit_standardization_loss(student: Tensor, teacher: Tensor, temperature: fl
 def dkd_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float) -> Tensor:
     """T² · (TCKD + β · NCKD): KL of (p_y, 1 − p_y), and KL among the classes other than y; labels are (n,).
 
-    The classic loss is TCKD + (1 − p_y) · NCKD: a sure teacher hardly teaches what it thinks of the rest.
+    kl_loss is TCKD + (1 − p_y) · NCKD: a teacher that is sure hardly teaches what it thinks of the rest.
     Source: Zhao, Cui, Song, Qiu, Liang (2022), arXiv:2203.08679.
     """
     truth = F.one_hot(labels, student.shape[1]).bool()

@@ -1,10 +1,10 @@
-"""Teachers' answers to fixed views of the training images, computed once for all students that learn from them.
+"""Soft targets: teachers' logits for fixed views of the training images, computed once for all students.
 
-The views are those a training with seed 0 shows in its first K epochs; a student of stored answers and its control see
-view e mod K in epoch e, whatever their seed, which still decides weights, the order of images and dropout. Each teacher
-answers on its own (``soften@NAME``: one process each, kept when the others change), view by view, so that a killed
-process goes on with the view it was at. Whoever reads answers checks that they belong to the teacher, the images and
-the augmentation at hand. K = 0 stores none: then the teachers answer in the loop, to new views in every epoch.
+The views are those a training with seed 0 shows in its first K epochs. A student with stored targets, and its control,
+see view e mod K in epoch e, whatever their seed; the seed still decides weights, the order of images and dropout. Each
+teacher has a run of its own (stage ``teacher_targets@NAME``), view by view, so that a killed process goes on with the
+view it was at. Whoever reads targets checks that they belong to the teacher, the images and the augmentation at hand.
+K = 0 stores none: then the teachers run in the loop, on new views in every epoch.
 """
 
 import hashlib
@@ -23,95 +23,102 @@ from dermdistill.blocks import KD
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import Split, load_images, load_split
 from dermdistill.core.files import atomic, read_json, sha256, write_json
+from dermdistill.core.model_id import ModelId
 from dermdistill.distillation import ensemble
 from dermdistill.errors import UserError
 from dermdistill.params import Augment
 from dermdistill.training import checkpoint, loop
 from dermdistill.training.augment import augment, to_float
 
-TEACHERS, ANSWERS = Path("models/teachers"), Path("data/soft")
+FOLDER = Path("data/teacher_targets")
 
 
-def soften(name: str, kd: KD, settings: Augment) -> None:
-    """Write one teacher's answers to ``data/soft/NAME/``: logits.npy (K, n, 7) float32, and what they belong to."""
-    with checkpoint.alone(f"soften_{name}"):
+def store(name: str, kd: KD, settings: Augment) -> None:
+    """Write one teacher's targets to ``data/teacher_targets/NAME/``: logits.npy (K, n, 7) float32, and their origin."""
+    with checkpoint.alone(f"teacher_targets_{name}"):
         loop.deterministic(0)
         images, train = load_images(), load_split("train")
-        facts = about(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name)}
-        teacher = ensemble.load(f"teacher_{name}", kd.flips)
-        done = checkpoint.FOLDER / f"soften_{name}-{checkpoint.key(name, facts)}"
+        origin = describe(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name)}
+        teacher = ensemble.load_model(ModelId("teacher", name), kd.flips)
+        done = checkpoint.path_of(f"teacher_targets_{name}", checkpoint.hash_inputs(origin)).with_suffix("")
         views = []
-        for view in range(kd.views):
-            print(f"{name}: view {view + 1} of {kd.views}", flush=True)
+        for view in range(kd.num_views):
+            print(f"{name}: view {view + 1} of {kd.num_views}", flush=True)
             views.append(_view(teacher, images, train.rows, settings, view, done / f"{view}.npy"))
         logits = np.stack(views) if views else np.zeros((0, len(train.rows), len(CLASSES)), np.float32)
-        _save(ANSWERS / name / "logits.npy", logits)
-        write_json(ANSWERS / name / "about.json", facts | {"views": kd.views})
+        _save(FOLDER / name / "logits.npy", logits)
+        write_json(FOLDER / name / "origin.json", origin | {"num_views": kd.num_views})
         shutil.rmtree(done, ignore_errors=True)
 
 
 def _view(
     teacher: nn.Module, images: np.ndarray, rows: np.ndarray, settings: Augment, view: int, path: Path
 ) -> np.ndarray:
-    """(n, 7) logits for one view of each image; read if an earlier process came that far."""
+    """(n, 7) logits for one view of each image; read from ``path`` if an earlier process came that far."""
     if not path.exists():
         starts = tqdm(range(0, len(rows), 64), unit="batch", mininterval=1)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         teacher.to(device)
         with torch.inference_mode():
             batches = (rows[start : start + 64] for start in starts)
-            shown = (augment(to_float(images[b]), b, settings, loop.STORED, view) for b in batches)
-            found = [teacher(batch.to(device)).cpu() for batch in shown]
-        _save(path, torch.cat(found).float().numpy())
+            views = (augment(to_float(images[b]), b, settings, loop.STORED, view) for b in batches)
+            logits = [teacher(batch.to(device)).cpu() for batch in views]
+        _save(path, torch.cat(logits).float().numpy())
     return np.asarray(np.load(path, allow_pickle=False))
 
 
-def gather(names: Sequence[str], views: int) -> None:
-    """Bring all a student learns from into ``models/ensemble/``: the teachers, and their mean answers.
+def gather(names: Sequence[str], num_views: int) -> None:
+    """Bring all a student learns from into ``models/teacher_ensemble/``: the teachers, and the mean of their targets.
 
     A folder of copies, so that students depend on the teachers named and on no other.
 
     Raises:
-        UserError: answers are missing, or not those of these teachers.
+        UserError: targets are missing, or not those of these teachers.
     """
     members = {name: _weights(name) for name in sorted(names)}
     for name in members:
         for file in ("model.safetensors", "model.json"):
             with atomic(ensemble.FOLDER / name / file) as path:
-                shutil.copyfile(TEACHERS / f"teacher_{name}" / file, path)
-    facts: dict[str, Any] = {}
-    if views:
-        stored = [_read(name, weights, views) for name, weights in members.items()]
-        facts = stored[0][1]
-        if any(other != facts for _, other in stored):
-            raise UserError("the teachers' answers in data/soft are to different views; run `dvc repro`")
-        _save(
-            ensemble.FOLDER / "targets.npy", ensemble.log_mean_probability(torch.stack([s for s, _ in stored])).numpy()
+                shutil.copyfile(ModelId("teacher", name).folder / file, path)
+    origin: dict[str, Any] = {}
+    if num_views:
+        stored = [_read(name, weights, num_views) for name, weights in members.items()]
+        origin = stored[0][1]
+        if any(other != origin for _, other in stored):
+            raise UserError(f"the targets in {FOLDER} belong to different views; run `dvc repro`")
+        mean = ensemble.log_mean_probability(torch.stack([logits for logits, _ in stored]))
+        _save(ensemble.FOLDER / "targets.npy", mean.numpy())
+    write_json(ensemble.FOLDER / "ensemble.json", {"members": members, "targets": origin})
+
+
+def _read(name: str, weights: str, num_views: int) -> tuple[Tensor, dict[str, Any]]:
+    """One teacher's targets, and what they belong to beside it."""
+    origin = read_json(FOLDER / name / "origin.json")
+    if origin.pop("teacher") != weights or origin["num_views"] != num_views:
+        raise UserError(
+            f"{FOLDER / name} holds targets of another teacher_{name}; run `dvc repro teacher_targets@{name}`"
         )
-    write_json(ensemble.FOLDER / "ensemble.json", {"members": members, "answers": facts})
+    return torch.from_numpy(np.load(FOLDER / name / "logits.npy", allow_pickle=False)), origin
 
 
-def _read(name: str, weights: str, views: int) -> tuple[Tensor, dict[str, Any]]:
-    """One teacher's answers, and what they belong to beside it."""
-    facts = read_json(ANSWERS / name / "about.json")
-    if facts.pop("teacher") != weights or facts["views"] != views:
-        raise UserError(f"{ANSWERS / name} holds answers of another teacher_{name}; run `dvc repro soften@{name}`")
-    return torch.from_numpy(np.load(ANSWERS / name / "logits.npy", allow_pickle=False)), facts
-
-
-def targets(kd: KD, settings: Augment) -> Tensor:
+def load(kd: KD, settings: Augment) -> Tensor:
     """(K, n, 7) the logits students learn from: of each stored view of the n training images, in their order.
 
     Raises:
-        UserError: they answer to other images, views or augmentation than these.
+        UserError: they belong to other images, views or augmentation than these.
     """
-    wanted = about(load_images(), load_split("train"), settings) | {"flips": kd.flips, "views": kd.views}
-    if read_json(ensemble.FOLDER / "ensemble.json")["answers"] != wanted:
-        raise UserError(f"the answers in {ensemble.FOLDER} are to other images or views; run `dvc repro ensemble`")
+    wanted = describe(load_images(), load_split("train"), settings) | {"flips": kd.flips, "num_views": kd.num_views}
+    if read_json(ensemble.FOLDER / "ensemble.json")["targets"] != wanted:
+        raise UserError(f"the targets in {ensemble.FOLDER} belong to other images or views; run `dvc repro ensemble`")
     return torch.from_numpy(np.load(ensemble.FOLDER / "targets.npy", allow_pickle=False))
 
 
-def about(images: np.ndarray, train: Split, settings: Augment) -> dict[str, Any]:
+def stored(targets: Tensor) -> loop.Teacher:
+    """A teacher that looks its logits up in ``targets`` (K, n, 7)."""
+    return lambda batch: targets[batch.epoch % len(targets)][batch.indices].to(batch.images.device)
+
+
+def describe(images: np.ndarray, train: Split, settings: Augment) -> dict[str, Any]:
     """What decides the views: the images in their order, and how they are augmented."""
     pixels = checkpoint.hash_images(images, train.rows)
     order = hashlib.sha256(json.dumps([train.image_id, train.rows.tolist()]).encode()).hexdigest()
@@ -119,7 +126,7 @@ def about(images: np.ndarray, train: Split, settings: Augment) -> dict[str, Any]
 
 
 def _weights(name: str) -> str:
-    return sha256(TEACHERS / f"teacher_{name}" / "model.safetensors")
+    return sha256(ModelId("teacher", name).folder / "model.safetensors")
 
 
 def _save(path: Path, values: np.ndarray) -> None:

@@ -3,12 +3,12 @@
 Which images (by diagnosis, each class by its share), the model's raw probabilities for them, clean and in every cell
 of corruptions.py × severities, and their file. The model is a function from images to probabilities, so the same code
 serves PyTorch and the INT8 file. Probabilities are kept in half precision: 0.05 % of each is less than any figure
-shows, and a quarter of the text's size lets the file stand in git. ModelResults are always computed from what the file
+shows, and a quarter of the text's size lets the file stand in git. Metrics are always computed from what the file
 keeps, so whoever has the file gets the same ones. Deliberately absent: any figure (robustness.py).
 """
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,19 @@ def write(path: str | Path, found: Corrupted) -> None:
     images, names = found.image_id.astype(str), np.array(NAMES)
     with atomic(path) as temporary:
         np.savez_compressed(temporary, image_id=images, names=names, clean=found.clean, cells=found.cells)
+
+
+def write_mean(path: str | Path, members: Sequence[str | Path]) -> None:
+    """The mean of several models' files, which is what they together predict of the same images."""
+    read_members = [read(member) for member in members]
+    image_id = read_members[0].image_id
+    if any(one.image_id.tolist() != image_id.tolist() for one in read_members):
+        raise UserError(f"{', '.join(map(str, members))} hold different images; run `dvc repro corrupt`")
+    clean, cells = (
+        np.mean([getattr(one, name).astype(np.float64) for one in read_members], axis=0).astype(np.float16)
+        for name in ("clean", "cells")
+    )
+    write(path, Corrupted(image_id, clean, cells))
 
 
 def read(path: str | Path) -> Corrupted:

@@ -150,6 +150,15 @@ def write(
         table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
+def write_mean(path: str | Path, members: Sequence[Predictions]) -> None:
+    """The mean of the members' probabilities, which is what they together predict; all must be of the same images."""
+    first = members[0]
+    for other in members[1:]:
+        require_same_images(first, other)
+    mean = np.mean([one.probabilities for one in members], axis=0)
+    write(path, first.image_id, first.lesion_id, np.array(CLASSES)[first.labels], mean)
+
+
 def replace(known: Predictions, probabilities: np.ndarray) -> Predictions:
     """The same images with other probabilities (N, 7), such as calibrated ones."""
     return Predictions(known.image_id, known.lesion_id, known.labels, probabilities)

@@ -1,9 +1,9 @@
-"""The rungs of INT8 quantization, and the layers that suffer from it most.
+"""INT8 candidates of one student, one per scheme, and the layers that suffer most from quantization.
 
-A ladder is a list of rungs in order of preference, from the fastest arithmetic to the least harmful:
+``quantize.candidates`` lists schemes in order of preference, from the fastest arithmetic to the least harmful:
 
-- ``naive``: what ONNX Runtime does to a whole graph when asked for nothing else.
-- ``per_tensor``: the same, up to the logits: what follows them stays in float, as on every later rung.
+- ``default``: what ONNX Runtime does to a whole graph when asked for nothing else.
+- ``per_tensor``: the same, up to the logits: what follows them stays in float, as in every later scheme.
 - ``minmax``, ``percentile``, ``entropy``: convolutions per channel with corrected biases; ranges of
   activations from their extremes, their 99.999th percentile, or least Kullback-Leibler divergence.
 - ``mixed_N``: as ``minmax``, with the N most sensitive layers left in float. A layer's sensitivity is the
@@ -12,8 +12,8 @@ A ladder is a list of rungs in order of preference, from the fastest arithmetic 
 - ``weight_only``: a small file, computed in float.
 - ``dynamic``: ranges of activations measured anew for each image.
 
-Which rung is taken is decided by accuracy and size on val. Time is measured beside it and decides nothing, so
-that two machines choose the same file.
+Which candidate is selected is decided by accuracy and size on val. Time is measured beside it and decides nothing, so
+that two machines select the same file.
 """
 
 import functools
@@ -23,10 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from dermdistill.blocks import Quantize
+from dermdistill.core.dataset import Split
 from dermdistill.deployment import onnx_export, timing
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
-from dermdistill.quantization.int8 import Quantizer
+from dermdistill.metrics import metrics, parity
+from dermdistill.quantization.int8 import Quantizer, overflowing
 
 METHODS = ("minmax", "percentile", "entropy")
 
@@ -37,33 +40,33 @@ def sensitivity(maker: Quantizer, images: np.ndarray) -> list[dict[str, Any]]:
     ``images`` uint8 (n, H, W, 3) are from the training split.
     """
     exact = Detector(maker.plain).predict(images)
-    file, found = maker.scratch / "one.onnx", []
+    file, rows = maker.scratch / "one.onnx", []
     for layer in maker.layers:
         maker.only(file, layer)
-        found.append({"layer": layer, "mean_abs_dp": float(np.abs(Detector(file).predict(images) - exact).mean())})
-    return sorted(found, key=lambda row: -row["mean_abs_dp"])
+        rows.append({"layer": layer, "mean_abs_dp": float(np.abs(Detector(file).predict(images) - exact).mean())})
+    return sorted(rows, key=lambda row: -row["mean_abs_dp"])
 
 
 def build(
-    maker: Quantizer, rungs: Sequence[str], ranking: Sequence[str], tune: Callable[[int], Any]
+    maker: Quantizer, schemes: Sequence[str], ranking: Sequence[str], tune: Callable[[int], Any]
 ) -> dict[str, Path]:
-    """Write one file per rung into the maker's scratch folder; ``ranking``: layers, the most sensitive first.
+    """Write one file per scheme into the maker's scratch folder; ``ranking``: layers, the most sensitive first.
 
     ``tune(N)`` gives the student after N epochs of quantization-aware training, a training.models.Classifier.
     """
-    files = {rung: maker.scratch / f"rung_{rung}.onnx" for rung in rungs}
-    whole = {"naive": True, "per_tensor": False}
-    for rung, file in files.items():
-        if rung in whole:
-            maker.default(file, tail=whole[rung])
-        elif rung in METHODS:
-            maker.static(file, rung)  # type: ignore[arg-type]
-        elif rung.startswith("mixed_"):
-            maker.static(file, "minmax", in_float=ranking[: int(rung.removeprefix("mixed_"))])
-        elif rung.startswith("qat_"):
-            _static_of(tune(int(rung.removeprefix("qat_"))), maker, file)
+    files = {scheme: maker.scratch / f"scheme_{scheme}.onnx" for scheme in schemes}
+    whole = {"default": True, "per_tensor": False}
+    for scheme, file in files.items():
+        if scheme in whole:
+            maker.default(file, tail=whole[scheme])
+        elif scheme in METHODS:
+            maker.static(file, scheme)  # type: ignore[arg-type]
+        elif scheme.startswith("mixed_"):
+            maker.static(file, "minmax", in_float=ranking[: int(scheme.removeprefix("mixed_"))])
+        elif scheme.startswith("qat_"):
+            _static_of(tune(int(scheme.removeprefix("qat_"))), maker, file)
         else:
-            {"dynamic": maker.dynamic, "weight_only": maker.weight_only}[rung](file)
+            {"dynamic": maker.dynamic, "weight_only": maker.weight_only}[scheme](file)
     return files
 
 
@@ -75,14 +78,38 @@ def _static_of(classifier: Any, maker: Quantizer, file: Path) -> None:
     Quantizer(folder / "fp32.onnx", maker.images, folder).static(file, "minmax")
 
 
-def first(table: Mapping[str, Mapping[str, Any]], model_id: str) -> str:
-    """The first rung whose row ``breaks`` no limit; UserError with every number that breaks one if there is none."""
-    for rung, row in table.items():
-        if not row["breaks"]:
-            return rung
-    told = "; ".join(f"{rung}: {row['breaks']}" for rung, row in table.items())
+def measure(
+    fp32: Path, files: Mapping[str, Path], images: np.ndarray, val: Split, options: Quantize, sensitivity: float
+) -> dict[str, dict[str, Any]]:
+    """Scheme → what its file costs on val, its bytes, the limits it violates, and its time, which decides nothing.
+
+    ``images`` uint8 (N, H, W, 3) of which ``val`` names rows; ``sensitivity`` is that of the operating point.
+    """
+    times, table = time_ratios(fp32, files, images[val.rows[:1]], options.timing_rounds), {}
+    predicted = {name: Detector(file).predict(images, val.rows) for name, file in {"fp32": fp32, **files}.items()}
+    versions = {name: parity.calibrated(val.labels, p, sensitivity) for name, p in predicted.items()}
+    for scheme, file in files.items():
+        row = parity.cost(val.labels, versions["fp32"], versions[scheme], options.bins)
+        row |= {"bytes": file.stat().st_size, "overflowing_weights": overflowing(file)}
+        row["sum_error"] = float(np.abs(predicted[scheme].sum(axis=1) - 1).max())
+        violations = parity.violations(row, options.limits.model_dump())
+        table[scheme] = metrics.rounded(row) | {"time_ratio": times[scheme], "violations": ", ".join(violations)}
+    return table
+
+
+def select_candidate(table: Mapping[str, Mapping[str, Any]], model_id: str) -> str:
+    """The first scheme whose row has no ``violations`` of a limit.
+
+    Raises:
+        UserError: there is none; the message lists every violation.
+    """
+    for scheme, row in table.items():
+        if not row["violations"]:
+            return scheme
+    violations = "; ".join(f"{scheme}: {row['violations']}" for scheme, row in table.items())
     raise UserError(
-        f"no rung of quantize.ladder holds quantize.limits for {model_id} on val ({told}); add mixed_N or qat_N"
+        f"no scheme of quantize.candidates satisfies quantize.limits for {model_id} on val ({violations}); "
+        "add mixed_N or qat_N"
     )
 
 
@@ -92,12 +119,3 @@ def time_ratios(fp32: Path, files: Mapping[str, Path], image: np.ndarray, rounds
     tasks = {name: functools.partial(detector.predict, image) for name, detector in detectors.items()}
     times = timing.interleaved(tasks, rounds)
     return {name: round(timing.ratio(times, name, "fp32"), 2) for name in files}
-
-
-def without_optimisations(path: Path, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n, 7) of the graph run literally, and as the runtime optimises it.
-
-    A difference beyond rounding means kernels that saturate on this processor.
-    """
-    literal, optimised = (Detector(path, optimize=flag).predict(images, rows) for flag in (False, True))
-    return literal, optimised

@@ -1,6 +1,6 @@
 """INT8's rounding in float arithmetic: batch norm folded, weights and activations of convolutions on their grids.
 
-Weights are rounded per channel on the grid of the static rungs (``quantization/int8``), activations per tensor to 8
+Weights are rounded per channel on the grid of the static schemes (``quantization/int8``), activations per tensor to 8
 bits where the exported graph has its pairs of QuantizeLinear and DequantizeLinear: in front of each convolution, and
 behind it unless a ReLU follows. Left in float, unlike there: what only other operations read, such as the factors of
 squeeze-and-excitation. Gradients pass straight through (Jacob et al., 2018, arXiv:1712.05877, section 3).
@@ -47,15 +47,17 @@ def fold(model: Classifier, sample: Tensor) -> Classifier:
     with torch.no_grad():
         before, after = model(sample), folded(sample)
     if not (after - before).abs().max() <= FOLDED * before.abs().max():
-        raise UserError("batch norm of this student cannot be folded into convolutions; take qat_N out of its ladder")
+        raise UserError(
+            "batch norm of this student cannot be folded into convolutions; take qat_N out of quantize.candidates"
+        )
     return folded
 
 
 @contextlib.contextmanager
 def fake_quantized(model: nn.Module, sample: Tensor) -> Iterator[None]:
-    """Within: weights and activations of convolutions are rounded as in INT8. After: the weights stay rounded.
+    """Within: weights and activations of convolutions are fake-quantized. After: the weights stay rounded.
 
-    Biases are first corrected for rounding the weights, on ``sample`` (n, 3, H, W): where the static rungs end,
+    Biases are first corrected for rounding the weights, on ``sample`` (n, 3, H, W): where the static schemes end,
     training begins.
     """
     _correct_biases(model, sample)

@@ -1,10 +1,10 @@
-"""INT8 versions of an exported graph, from the naive to the careful; :mod:`ladder` names and orders them.
+"""INT8 versions of an exported graph, from the default to the careful; :mod:`candidates` names and orders them.
 
 Static quantization runs convolutions on 8-bit activations (unsigned, per tensor) and weights (signed) by
 explicit QuantizeLinear/DequantizeLinear pairs (Jacob et al., 2018). Weights use 7 of their 8 bits
-(``reduce_range``): AVX2 kernels add two products in 16 bits and saturate otherwise, which costs 10 %
-of the diagnoses; phones (NEON) and VNNI do not saturate, so a machine that has VNNI would not notice.
-2 · 255 · 64 = 32,640 fits into 16 bits: :func:`saturating` looks at the weights, which no processor can hide.
+(``reduce_range``): AVX2 kernels add two products in 16 bits and overflow otherwise, which costs 10 %
+of the diagnoses; phones (NEON) and VNNI do not overflow, so a machine that has VNNI would not notice.
+2 · 255 · 64 = 32,640 fits into 16 bits: :func:`overflowing` looks at the weights, which no processor can hide.
 
 Seven bits move the mean output of the first layers, whose channels see few weights (3 × 3 × 1 in a
 depthwise convolution). Biases are corrected for it (Nagel et al., ICCV 2019, section 4.2).
@@ -34,7 +34,7 @@ from dermdistill.deployment import onnx_export
 from dermdistill.errors import UserError
 
 BATCH = 16  # calibration images whose activations are in memory at a time
-UNSATURATED = 64  # largest whole weight of which two products with 255 fit into 16 bits
+LARGEST_SAFE = 64  # largest whole weight of which two products with 255 fit into 16 bits
 
 Method = Literal["minmax", "percentile", "entropy"]
 
@@ -193,7 +193,7 @@ def _layer(convolution: onnx.NodeProto) -> str:
     return str(convolution.input[1]).removeprefix("network.").removesuffix(".weight")
 
 
-def saturating(path: str | Path) -> int:
+def overflowing(path: str | Path) -> int:
     """How many weights are too large for 8-bit kernels that add two products in 16 bits; 0 if computed in float."""
     model = onnx.load(path)
     whole = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8}
@@ -201,7 +201,7 @@ def saturating(path: str | Path) -> int:
     if not any(node.op_type in ("ConvInteger", "QuantizeLinear") for node in model.graph.node):
         return 0
     names = {name for node in nodes for name in node.input[:2] if name in whole}
-    return sum(int((np.abs(numpy_helper.to_array(whole[name]).astype(int)) > UNSATURATED).sum()) for name in names)
+    return sum(int((np.abs(numpy_helper.to_array(whole[name]).astype(int)) > LARGEST_SAFE).sum()) for name in names)
 
 
 def choose(rows: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Quantization-aware training: a student learns to bear the rounding that INT8 will do to it.
 
-What it learns are its own answers in FP32 to new views, not labels: INT8 shall do what was evaluated, and nothing
+Its targets are its own FP32 probabilities on new views, not labels: INT8 shall do what was evaluated, and nothing
 else. Weights leave here rounded, so that the exported graph's INT8 weights are those that were trained, and the biases
 that were trained with them need no correction.
 Deliberately absent: checkpoints (the few epochs cost less than ``distill``), several processes, and a choice of the
-best epoch: val chooses among the rungs.
+best epoch: val selects among the candidates.
 """
 
 import copy

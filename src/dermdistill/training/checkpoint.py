@@ -3,7 +3,8 @@
 It lives in the ignored ``runtime/`` folder, because DVC deletes a stage's outputs before it reruns
 the stage; an experiment in a copy of the repository uses the folder of the original, which outlives
 the copy. Its name carries a hash of everything the training depends on, so a checkpoint of other
-parameters, data or code is never picked up. Only tensors and plain values are in it.
+parameters, data or code is never picked up. Only tensors and plain values are in it. The hash of the code stays in that
+name: in a saved model it would invalidate all that follows whenever a comment changes.
 """
 
 import fcntl
@@ -26,12 +27,20 @@ FOLDER = Path(os.environ.get("DVC_ROOT", ""), "runtime/checkpoints")
 CODE = ("training/*.py", "distillation/*.py", "core/*.py")
 
 
-def key(model_id: str, *inputs: Any) -> str:
-    """Hash of the training's parameters and inputs (JSON-able), its code, torch, and how many threads and processes."""
+def hash_inputs(*inputs: Any) -> str:
+    """16 hex digits for what a training depends on beside its code: parameters and data, JSON-able."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def path_of(name: str, inputs: str) -> Path:
+    """Where the training ``name`` with these hashed ``inputs`` keeps its checkpoint.
+
+    The code, torch, and how many threads and processes compute are hashed too: other bits would follow from others.
+    """
     package = Path(__file__).resolve().parent.parent
     code = [path.read_text(encoding="utf-8") for pattern in CODE for path in sorted(package.glob(pattern))]
-    facts = [model_id, *inputs, code, torch.__version__, torch.get_num_threads(), distributed.count()]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    surroundings = torch.__version__, torch.get_num_threads(), distributed.count()
+    return FOLDER / f"{name}-{hash_inputs(inputs, code, *surroundings)}.pt"
 
 
 def hash_images(images: Any, rows: Any) -> str:
@@ -40,10 +49,6 @@ def hash_images(images: Any, rows: Any) -> str:
     for start in range(0, len(rows), 256):
         digest.update(images[rows[start : start + 256]].tobytes())
     return digest.hexdigest()
-
-
-def path_of(model_id: str, hash_: str) -> Path:
-    return FOLDER / f"{model_id}-{hash_}.pt"
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

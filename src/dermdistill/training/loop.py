@@ -4,8 +4,8 @@ AdamW with warm-up and cosine decay, class-weighted loss, a moving average of th
 average at the last epoch or at the one with the best melanoma AUC on val (``keep``). Everything random
 is a function of (seed, epoch, image) or of a stored view, and a checkpoint closes every epoch: killed
 and started again, a training ends with the same bits as one never killed.
-Several processes share each batch; see ``devices``.
-Deliberately absent: callbacks.
+Several processes share each batch; see ``distributed``.
+Deliberately absent: callbacks, and any knowledge of how a teacher comes to its logits (``distillation``).
 """
 
 import copy
@@ -41,8 +41,22 @@ STORED = 0  # seed of the stored views, the same for students and controls of an
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training: which images, what settings, where its checkpoint lies."""
+class Batch:
+    """What one process trains on in one step, all on its device."""
+
+    images: Tensor  # (n, 3, H, W) in [0, 1]: random views
+    labels: Tensor  # (n,) classes, or (n, 7) shares of classes where images are mixed
+    indices: np.ndarray  # (n,) which of the training images these are
+    epoch: int
+
+
+Teacher = Callable[[Batch], Tensor]
+"""The teacher's logits (n, 7) for a batch: looked up, or computed from the very images the student sees."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training: which images, what settings, who teaches, where its checkpoint lies."""
 
     images: np.ndarray  # (N, H, W, 3) uint8
     train: Split
@@ -51,12 +65,12 @@ class Job:
     settings: Train
     seed: int
     checkpoint: Path
-    views: int = 0  # show these stored views in turn, the same for any seed; 0: new ones in every epoch, by seed
-    targets: Tensor | None = None  # (views, n, 7): what a teacher answered to each view of the training images
+    num_views: int = 0  # K: show the same K views of each image in turn, whatever the seed; 0: new ones in every epoch
+    teacher: Teacher | None = None
 
     def view(self, epoch: int) -> tuple[int, int]:
         """(seed, epoch) that the views of an epoch are drawn with."""
-        return (STORED, epoch % self.views) if self.views else (self.seed, epoch)
+        return (STORED, epoch % self.num_views) if self.num_views else (self.seed, epoch)
 
 
 def deterministic(seed: int) -> None:
@@ -84,7 +98,7 @@ def _keep_freed_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
-def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, History]:
+def fit(model: Classifier, loss: Loss, run: TrainingRun, log: Log) -> tuple[Classifier, History]:
     """Train ``model`` in place; return it with the weights of the epoch ``keep`` names, and the history.
 
     ``log(row, epoch)`` is told each finished epoch, those of a resumed training too. Of several
@@ -93,13 +107,13 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
     Raises:
         UserError: the loss is no longer a number, or the checkpoint is damaged.
     """
-    fabric = distributed.start(job.settings.devices)
+    fabric = distributed.start(run.settings.devices)
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
-    freeze(model, job.settings.frozen_stages)
-    fused = job.settings.devices.precision != "16-mixed"  # clipping needs the gradients unscaled before the step
-    optimizer = torch.optim.AdamW(parameter_groups(model, job.settings), lr=job.model.lr, fused=fused)
+    freeze(model, run.settings.frozen_stages)
+    fused = run.settings.devices.precision != "16-mixed"  # clipping needs the gradients unscaled before the step
+    optimizer = torch.optim.AdamW(parameter_groups(model, run.settings), lr=run.model.lr, fused=fused)
     average = copy.deepcopy(model)
-    state = checkpoint.read(job.checkpoint) or {"epoch": 0, "history": [], "kept": {}, "kept_epoch": 0}
+    state = checkpoint.read(run.checkpoint) or {"epoch": 0, "history": [], "kept": {}, "kept_epoch": 0}
     if state["epoch"]:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
@@ -107,24 +121,24 @@ def fit(model: Classifier, loss: Loss, job: Job, log: Log) -> tuple[Classifier, 
         fabric.strategy.precision.load_state_dict(state["precision"])
         for row in state["history"]:
             log(row, int(row["epoch"]))
-    if job.settings.devices.compile:
+    if run.settings.devices.compile:
         model.compile()
     network, stepper = fabric.setup(model, optimizer)
-    for epoch in range(state["epoch"], job.model.epochs):
+    for epoch in range(state["epoch"], run.model.epochs):
         before = [row["val_melanoma_auc"] for row in state["history"]]
-        if should_stop_early(before, job.settings.patience):
+        if should_stop_early(before, run.settings.patience):
             break
-        torch.manual_seed(_mix(job.seed, epoch) + distributed.rank())  # dropout and drop-path
-        trained = _train_epoch(fabric, network, average, loss, stepper, job, epoch)
-        row = {"epoch": epoch + 1.0} | trained | _validate(fabric, average, job)
+        torch.manual_seed(_mix(run.seed, epoch) + distributed.rank())  # dropout and drop-path
+        trained = _train_epoch(fabric, network, average, loss, stepper, run, epoch)
+        row = {"epoch": epoch + 1.0} | trained | _validate(fabric, average, run)
         score = row["val_melanoma_auc"]
         state["history"].append(row)
-        if job.model.keep == "last" or score > max(before, default=-1.0):
+        if run.model.keep == "last" or score > max(before, default=-1.0):
             state |= {"kept": {k: v.clone() for k, v in average.state_dict().items()}, "kept_epoch": epoch + 1}
         state |= {"epoch": epoch + 1, "model": model.state_dict(), "average": average.state_dict()}
         state |= {"optimizer": optimizer.state_dict(), "precision": fabric.strategy.precision.state_dict()}
         if fabric.is_global_zero:
-            checkpoint.write(job.checkpoint, state)
+            checkpoint.write(run.checkpoint, state)
             log(row, epoch + 1)
             tqdm.write(f"epoch {epoch + 1}: melanoma AUC on val {score:.4f}; keeping {state['kept_epoch']}")
     distributed.end()
@@ -138,62 +152,63 @@ def _train_epoch(
     average: nn.Module,
     loss: Loss,
     optimizer: torch.optim.Optimizer,
-    job: Job,
+    run: TrainingRun,
     epoch: int,
 ) -> dict[str, float]:
-    train_mode(model, job.settings.freeze_batch_norm)
+    train_mode(model, run.settings.freeze_batch_norm)
     sums: dict[str, float] = {}
-    steps = len(job.train.rows) // job.settings.batch_size
-    title, quiet = f"epoch {epoch + 1}/{job.model.epochs}", not fabric.is_global_zero
-    bar = tqdm(_batches(job, epoch), title, steps, unit="batch", mininterval=1, disable=quiet)
+    steps = len(run.train.rows) // run.settings.batch_size
+    title, quiet = f"epoch {epoch + 1}/{run.model.epochs}", not fabric.is_global_zero
+    bar = tqdm(_order(run, epoch), title, steps, unit="batch", mininterval=1, disable=quiet)
     for step, picked in enumerate(bar):
-        rate = job.model.lr * lr_factor((epoch * steps + step) / steps, job.settings.warmup_epochs, job.model.epochs)
+        rate = run.model.lr * lr_factor((epoch * steps + step) / steps, run.settings.warmup_epochs, run.model.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        images, labels = _views(job, picked, epoch, step, fabric.device)
-        asked = images if job.targets is None else distributed.shard(job.targets[epoch % job.views][picked])
-        terms = loss(model(images), labels, asked.to(fabric.device))
+        batch = _batch(run, picked, epoch, step, fabric.device)
+        student_logits = model(batch.images)
+        teacher_logits = run.teacher(batch) if run.teacher else None
+        terms = loss(student_logits, batch.labels, teacher_logits)
         value = terms["loss"].item()
         if not math.isfinite(value):
             raise UserError(
-                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}; lower lr (now {job.model.lr}) "
-                f"(last good checkpoint: {job.checkpoint if epoch else 'none'})"
+                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}; lower lr (now {run.model.lr}) "
+                f"(last good checkpoint: {run.checkpoint if epoch else 'none'})"
             )
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
         fabric.strategy.precision.unscale_gradients(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), job.settings.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), run.settings.clip_norm)
         optimizer.step()
-        update_ema(average, model, min(job.settings.ema, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
+        update_ema(average, model, min(run.settings.ema, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
         sums = {name: sums.get(name, 0.0) + term.item() for name, term in terms.items()}
         bar.set_postfix(loss=f"{sums['loss'] / (step + 1):.4f}", refresh=False)
     return distributed.mean(fabric, {f"train_{name}": total / steps for name, total in sums.items()}) | {"lr": rate}
 
 
-def _views(job: Job, picked: np.ndarray, epoch: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """This process's share of a batch: random views of the images, and their labels."""
-    if not job.model.mixup:
-        picked = distributed.shard(picked)
-    rows, labels = job.train.rows[picked], torch.from_numpy(job.train.labels[picked]).to(device)
-    images = augment(to_float(job.images[rows], device), rows, job.settings.augment, *job.view(epoch))
-    if job.model.mixup:  # of the whole batch: an image's partner may fall to another process
-        images, labels = map(distributed.shard, mixup(images, labels, job.model.mixup, (job.seed, epoch, step)))
-    return images, labels
+def _batch(run: TrainingRun, picked: np.ndarray, epoch: int, step: int, device: torch.device) -> Batch:
+    """This process's share of the ``picked`` training images (m,): random views of them, and their labels."""
+    mine = distributed.shard(picked)
+    whole = picked if run.model.mixup else mine  # an image's partner may fall to another process
+    rows, labels = run.train.rows[whole], torch.from_numpy(run.train.labels[whole]).to(device)
+    images = augment(to_float(run.images[rows], device), rows, run.settings.augment, *run.view(epoch))
+    if run.model.mixup:
+        images, labels = map(distributed.shard, mixup(images, labels, run.model.mixup, (run.seed, epoch, step)))
+    return Batch(images, labels, mine, epoch)
 
 
-def _batches(job: Job, epoch: int) -> Iterator[np.ndarray]:
+def _order(run: TrainingRun, epoch: int) -> Iterator[np.ndarray]:
     """Indices of each full batch of a fresh permutation; the few left over wait for another epoch.
 
     Balanced sampling draws as many with replacement, every class equally likely.
     """
-    key = np.array([(job.seed << 32) | epoch, 2**63], dtype=np.uint64)  # no image has that number
-    generator, count = np.random.Generator(np.random.Philox(key=key)), len(job.train.rows)
-    if job.settings.sampling == "balanced":
-        rarity = 1 / np.bincount(job.train.labels)[job.train.labels]
+    key = np.array([(run.seed << 32) | epoch, 2**63], dtype=np.uint64)  # no image has that number
+    generator, count = np.random.Generator(np.random.Philox(key=key)), len(run.train.rows)
+    if run.settings.sampling == "balanced":
+        rarity = 1 / np.bincount(run.train.labels)[run.train.labels]
         order = generator.choice(count, count, p=rarity / rarity.sum())
     else:
         order = generator.permutation(count)
-    size = job.settings.batch_size
+    size = run.settings.batch_size
     if len(order) < size:
         raise UserError(f"train has {len(order)} images, fewer than train.batch_size {size}; lower it")
     return (order[start : start + size] for start in range(0, len(order) - size + 1, size))
@@ -212,15 +227,15 @@ def predict(model: nn.Module, images: np.ndarray, rows: np.ndarray, batch_size: 
         return torch.cat([model(to_float(batch, device)).cpu() for batch in batches])
 
 
-def _validate(fabric: Fabric, model: Classifier, job: Job) -> dict[str, float]:
+def _validate(fabric: Fabric, model: Classifier, run: TrainingRun) -> dict[str, float]:
     distributed.agree(model)
-    rows, labels = job.val.rows, job.val.labels
+    rows, labels = run.val.rows, run.val.labels
     with fabric.autocast():
-        mine = predict(model, job.images, rows[distributed.rank() :: distributed.count()])
+        mine = predict(model, run.images, rows[distributed.rank() :: distributed.count()])
     logits = distributed.gather(fabric, mine.float(), len(rows))
     if not torch.isfinite(logits).all():
         raise UserError(
-            f"the weights are no longer numbers; lower lr (now {job.model.lr}); last good: {job.checkpoint}"
+            f"the weights are no longer numbers; lower lr (now {run.model.lr}); last good: {run.checkpoint}"
         )
     melanoma = labels == MELANOMA
     if melanoma.all() or not melanoma.any():

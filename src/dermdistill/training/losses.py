@@ -1,7 +1,7 @@
-"""What teachers and controls minimise: cross-entropy in several weights; ``kd`` adds what a teacher says.
+"""What teachers and controls minimise: cross-entropy in several weights. ``distillation.losses`` adds the teacher.
 
-A loss is a function ``(logits, labels, images) → named terms``; the loop minimises ``loss`` and logs
-the rest, so that one can see which term drove a student.
+A loss is a function ``loss(student_logits, labels, teacher_logits)`` that returns named terms. The loop minimises the
+term ``loss`` and logs the rest, so that one can see which term drove a student. The losses here ignore the teacher.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from torch import Tensor
 from dermdistill.core.classes import CLASSES, MELANOMA
 from dermdistill.params import Train
 
-Loss = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
-
+Loss = Callable[[Tensor, Tensor, Tensor | None], dict[str, Tensor]]
+"""Student logits (n, 7), labels (n,) or shares (n, 7), teacher logits (n, 7) or None → named terms, each a scalar."""
 
 EFFECTIVE = 0.999  # β of Cui et al.: beyond some thousand images of a class, more of them hardly count
 
 
-def supervised(labels: np.ndarray, settings: Train) -> Loss:
-    """What ``train`` in params.yaml asks to minimise, its weights counted from the training ``labels`` (n,)."""
+def task_loss(labels: np.ndarray, settings: Train) -> Loss:
+    """The loss that ``train`` in params.yaml describes; class weights are counted from the training ``labels`` (n,)."""
     options = settings.label_smoothing, settings.focal_gamma
     if settings.task == "diagnosis":
         return cross_entropy(class_weights(labels, len(CLASSES), settings.class_weights), *options)
@@ -38,12 +38,12 @@ def binary_loss(loss: Loss) -> Loss:
     among the other six the model learns nothing.
     """
 
-    def binary(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def binary(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, Tensor]:
         pair = binary_logits(logits)
         if labels.ndim == 1:
-            return loss(pair, (labels == MELANOMA).long(), images)
+            return loss(pair, (labels == MELANOMA).long(), teacher_logits)
         share = labels[:, MELANOMA]
-        return loss(pair, torch.stack([1 - share, share], 1), images)
+        return loss(pair, torch.stack([1 - share, share], 1), teacher_logits)
 
     return binary
 
@@ -80,7 +80,7 @@ def cross_entropy(weights: Tensor, label_smoothing: float = 0.0, focal_gamma: fl
     by share.
     """
 
-    def loss(logits: Tensor, labels: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def loss(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, Tensor]:
         weight = weights.to(logits.device)
         if labels.ndim == 1 and not focal_gamma:
             each = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")

@@ -71,7 +71,7 @@ class Classifier(nn.Module):
 
 
 def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
-    """A new model with its starting weights, and the first lines of its card.
+    """A new model with its starting weights, and the first lines of its metadata (``model.json``).
 
     Raises:
         UserError: timm does not know the architecture, the weights are not to be had, or it cannot be cut so.
@@ -98,7 +98,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
     if ours:
         _fill(network, {name.removeprefix(OURS): value for name, value in weights.items()}, spec)
     model = Classifier(network, config["mean"], config["std"], spec.upscale)
-    card = {
+    metadata = {
         "arch": spec.arch,
         "cut": spec.cut and spec.cut.model_dump(),
         "classes": list(CLASSES),
@@ -107,7 +107,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "initial_weights": provenance,
     }
-    return model, card | ({"upscale": spec.upscale} if spec.upscale != 1 else {})
+    return model, metadata | ({"upscale": spec.upscale} if spec.upscale != 1 else {})
 
 
 def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
@@ -197,27 +197,27 @@ def _cut(network: nn.Module, arch: str, cut: Cut) -> None:
     network.classifier = nn.Linear(cut.head, len(CLASSES))
 
 
-def save(folder: str | Path, model: Classifier, card: dict[str, Any]) -> None:
+def save(folder: str | Path, model: Classifier, metadata: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``model.json``."""
     with atomic(Path(folder) / "model.safetensors") as path:
         safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
-    write_json(Path(folder) / "model.json", card)
+    write_json(Path(folder) / "model.json", metadata)
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:
     """What a saved model says of itself."""
-    card: dict[str, Any] = read_json(Path(folder) / "model.json")
-    return card
+    metadata: dict[str, Any] = read_json(Path(folder) / "model.json")
+    return metadata
 
 
 def load(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
-    """The model saved in ``folder``, in evaluation mode, and its card."""
+    """The model saved in ``folder``, in evaluation mode, and its metadata."""
     folder = Path(folder)
-    card = read_metadata(folder)
-    network = timm.create_model(card["arch"], num_classes=len(card["classes"]))
-    if card["cut"]:
-        _cut(network, card["arch"], Cut(**card["cut"]))
-    model = Classifier(network, tuple(card["mean"]), tuple(card["std"]), card.get("upscale", 1.0))
+    metadata = read_metadata(folder)
+    network = timm.create_model(metadata["arch"], num_classes=len(metadata["classes"]))
+    if metadata["cut"]:
+        _cut(network, metadata["arch"], Cut(**metadata["cut"]))
+    model = Classifier(network, tuple(metadata["mean"]), tuple(metadata["std"]), metadata.get("upscale", 1.0))
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -225,4 +225,4 @@ def load(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
         raise UserError(
             f"{folder}/model.safetensors is damaged or another model's ({reason}); run `dvc repro`"
         ) from None
-    return model.eval(), card
+    return model.eval(), metadata

@@ -1,67 +1,66 @@
 """What the three training stages share: from a model's block in params to its saved weights.
 
-``train_teacher``, ``distill`` and ``control`` differ in the loss alone, so that a control really is
-the same student with the same budget and seed. Where teachers' answers are stored (``kd.views``),
-students see the views these were given to, and so do controls.
+``train_teacher``, ``distill`` and ``control`` differ in the loss and the teacher alone, so that a control really is the
+same student with the same budget and seed. Where teacher targets are stored (``kd.num_views``), students see the views
+that these belong to, and so do controls.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
 from dermdistill import tracking
 from dermdistill.core.dataset import load_images, load_split
 from dermdistill.core.files import atomic
+from dermdistill.core.model_id import ModelId
 from dermdistill.params import Model, Train
 from dermdistill.training import checkpoint, loop, losses, models
 
-# From the plain class-weighted loss to the one that is minimised; the second is the model to train.
 MakeLoss = Callable[[losses.Loss, models.Classifier], losses.Loss]
+"""The task loss, the model to train → the loss to minimise."""
 
 
-def train(
-    model_id: str,
-    folder: str | Path,
+def run_training(
+    model_id: ModelId,
     spec: Model,
     settings: Train,
     seed: int,
-    make_loss: MakeLoss,
-    *inputs: str,
-    views: int = 0,
-    targets: Tensor | None = None,
+    num_views: int = 0,
+    teacher: loop.Teacher | None = None,
+    make_loss: MakeLoss = lambda task_loss, _: task_loss,
+    inputs: tuple[str, ...] = (),
 ) -> None:
-    """Train ``spec`` and write ``folder/model_id/`` and ``plots/training/model_id.csv``.
+    """Train ``spec`` and write the model's folder: weights, what they are, and ``history.csv``, a row an epoch.
 
     Args:
-        model_id: also names checkpoint, history and tracked run.
-        seed: of weights, order and dropout, and of the views unless they are stored.
-        make_loss: given the class-weighted cross-entropy, the loss to minimise.
-        inputs: whatever else the result depends on (teachers' hashes, KD parameters).
-        views, targets: as in ``training.Job``.
+        model_id: also names checkpoint and tracked run.
+        seed: of weights, order and dropout, and of the views unless these are stored.
+        num_views, teacher: as in ``loop.TrainingRun``.
+        inputs: whatever else the result depends on (hashes of teachers, parameters of the distillation).
     """
-    with checkpoint.alone(model_id):
+    name = str(model_id)
+    with checkpoint.alone(name):
         loop.deterministic(seed)
-        images, parts = load_images(), {name: load_split(name) for name in ("train", "val")}
-        model, card = models.build(spec)
+        images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
+        model, metadata = models.build(spec)
         pixels = [checkpoint.hash_images(images, part.rows) for part in parts.values()]
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
-        key = checkpoint.key(model_id, spec.model_dump(), settings.model_dump(), seed, views, pixels, labels, *inputs)
-        path = checkpoint.path_of(model_id, key)
-        hard = losses.supervised(parts["train"].labels, settings)
-        job = loop.Job(images, parts["train"], parts["val"], spec, settings, seed, path, views, targets)
-        with tracking.training(
-            model_id, {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
-        ) as log:
-            model, history = loop.fit(model, make_loss(hard, model), job, log)
-        if hasattr(model, "projections"):  # see ``features``: needed by the loss, not by the model
+        hashed = checkpoint.hash_inputs(
+            name, spec.model_dump(), settings.model_dump(), seed, num_views, pixels, labels, *inputs
+        )
+        path = checkpoint.path_of(name, hashed)
+        task_loss = losses.task_loss(parts["train"].labels, settings)
+        run = loop.TrainingRun(images, parts["train"], parts["val"], spec, settings, seed, path, num_views, teacher)
+        tracked = {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
+        with tracking.training(name, tracked) as log:
+            model, history = loop.fit(model, make_loss(task_loss, model), run, log)
+        if hasattr(model, "projections"):  # see ``feature_losses``: needed by the loss, not by the model
             del model.projections
         height, width = images.shape[1:3]
-        models.save(
-            Path(folder) / model_id, model, card | {"id": model_id, "height": height, "width": width, "key": key}
-        )
-        _write_history(Path("plots/training") / f"{model_id}.csv", history)
+        metadata |= {"id": name, "height": height, "width": width, "inputs": hashed}
+        models.save(model_id.folder, model, metadata)
+        _write_history(model_id.folder / "history.csv", history)
         path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""soften@TEACHER: what one teacher answers to each stored view of the training images (kd.views)."""
+"""Store one teacher's logits for kd.num_views views of each training image: python -m stages.teacher_targets NAME."""
 
 import sys
 
@@ -9,7 +9,7 @@ from dermdistill.errors import run
 
 def main(name: str) -> None:
     settings = params.load()
-    teacher_targets.soften(name, settings.kd, settings.train.augment)
+    teacher_targets.store(name, settings.kd, settings.train.augment)
 
 
 if __name__ == "__main__":
