@@ -1,4 +1,4 @@
-"""The house's plan, read from the source: arrows run one way, heavy libraries stay where they are needed."""
+"""The architecture, read from the source: arrows run one way, heavy libraries stay where they are needed."""
 
 import ast
 import subprocess
@@ -10,53 +10,49 @@ from helpers import REPOSITORY, environment
 from ruamel.yaml import YAML
 
 PACKAGE = REPOSITORY / "src/dermdistill"
-# Each room may import itself and the rooms named; modules directly in the package are rooms of their own.
-LEAVES = {"blocks", "classes", "errors", "files", "params"}
-MAY_IMPORT = {
-    "classes": set(),
-    "errors": set(),
-    "files": {"errors"},
-    "blocks": set(),
-    "params": {"blocks", "errors"},
-    "tracking": set(),
-    "data": LEAVES,
-    "evaluation": {"classes", "errors", "files"},
-    "learning": LEAVES | {"data", "tracking"},
-    "deployment": LEAVES | {"data", "learning"},
-    "reporting": LEAVES | {"evaluation"},
-    "presets": {"errors"},
-    "demo": LEAVES | {"data", "presets"},
-    "external": LEAVES | {"data", "deployment", "evaluation"},
-    "ablation": LEAVES | {"deployment", "learning", "presets", "reporting"},
-    "summary": LEAVES | {"ablation"},
-    "cli": LEAVES | {"data", "deployment", "evaluation", "demo", "external", "summary"},
+LAYERS = (  # a package or module imports none of a later layer; within a layer there is no circle
+    {"errors"},
+    {"core", "blocks", "presets", "tracking"},
+    {"params"},
+    {"baselines", "ingest", "metrics", "phantom", "splitting", "training"},
+    {"deployment", "distillation", "evaluation", "explain"},
+    {"quantization", "reporting"},
+    {"ablation", "demo", "external", "summary"},
+    {"cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Packages and modules that are held to more than their layer.
+ONLY = {
+    "core": {"errors"},
+    "metrics": {"core", "errors"},
+    "training": {"core", "params", "blocks", "errors", "tracking"},  # the loop knows no teacher
+    "evaluation": {"core", "params", "blocks", "errors", "metrics"},
+    "reporting": {"core", "params", "blocks", "errors", "metrics", "evaluation"},
+    "deployment/runtime.py": {"core", "errors", "ingest"},
 }
-# Single modules that are held to more than their room.
-NARROWER = {
-    "deployment/runtime.py": LEAVES | {"data", "deployment"},
-    "training/losses.py": LEAVES,
-    "splitting/splits.py": LEAVES,
-    "metrics/metrics.py": {"classes", "errors"},
-    "reporting/plots.py": LEAVES,
-}
+TORCH_FREE = ("core", "metrics", "evaluation", "reporting", "ingest", "splitting", "phantom", "baselines")
 HEAVY = {
-    "cv2": {"data"},
-    "faiss": {"data"},
+    "cv2": {"splitting"},
+    "faiss": {"splitting"},
     "pandera": {"ingest/schema.py"},
-    "torch": {"learning", "deployment/benchmark.py", "deployment/onnx_export.py", "deployment/formats.py", "stages"},
+    "torch": {
+        "training", "distillation", "quantization", "explain", "deployment/benchmark.py", "deployment/onnx_export.py",
+        "deployment/formats.py",
+    },
     "executorch": {"deployment/formats.py"},
     "torchvision": set(),
-    "lightning_fabric": {"learning"},
-    "timm": {"learning"},
-    "safetensors": {"learning"},
+    "lightning_fabric": {"training"},
+    "timm": {"training"},
+    "safetensors": {"training"},
     "mlflow": {"tracking"},
-    "onnx": {"deployment", "tracking"},
-    "onnxruntime": {"deployment"},
+    "dvc": {"ablation"},
+    "onnx": {"deployment", "quantization", "tracking"},
+    "onnxruntime": {"deployment", "quantization"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "skimage": {"baselines/features.py"},
-    "captum": {"explain.py"},
-}
+    "captum": {"explain"},
+}  # fmt: skip
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 STAGES = sorted((REPOSITORY / "stages").glob("*.py"))
 
@@ -73,37 +69,53 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def room(name: str) -> str:
-    """``dermdistill.ingest.pixels.read`` → data; ``dermdistill.core.classes`` → classes."""
-    return name.split(".")[1]
-
-
 def where(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else f"stages/{path.name}"
 
 
-def rooms(path: Path) -> set[str]:
-    found = {room(name) for name in imported(path) if name.startswith("dermdistill.")}
-    return {name for name in found if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
+def part(path: Path) -> str:
+    """training/loop.py → training; params.py → params."""
+    return where(path).partition("/")[0].removesuffix(".py")
 
 
-def test_the_plan_names_every_room() -> None:
-    assert {where(path).partition("/")[0].removesuffix(".py") for path in SOURCES} - {"__init__"} == set(MAY_IMPORT)
+def modules(path: Path) -> set[Path]:
+    """The files of this package that a file imports."""
+    names = (name.removeprefix("dermdistill.").replace(".", "/") for name in imported(path))
+    return {file for name in names if (file := PACKAGE / f"{name}.py").is_file()}
+
+
+def reached(path: Path) -> set[Path]:
+    """A file and all that it imports, directly or not."""
+    seen, todo = {path}, [path]
+    while todo:
+        fresh = modules(todo.pop()) - seen
+        seen |= fresh
+        todo += fresh
+    return seen
+
+
+def test_the_layers_name_every_part() -> None:
+    assert {part(path) for path in SOURCES} - {"__init__"} == set(LEVEL)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=where)
-def test_arrows_run_one_way(path: Path) -> None:
-    own = where(path).partition("/")[0].removesuffix(".py")
-    allowed = NARROWER.get(where(path), MAY_IMPORT.get(own, set()) | {own})
-    assert rooms(path) - allowed == set()
+def test_no_arrow_upwards(path: Path) -> None:
+    own, others = part(path), {part(file) for file in modules(path)}
+    assert {other for other in others if LEVEL[other] > LEVEL.get(own, -1)} == set() or own == "__init__"
+    allowed = ONLY.get(where(path), ONLY.get(own, set(LEVEL)) | {own})
+    assert others - allowed == set()
 
 
-def test_the_plan_itself_has_no_circle() -> None:
-    waiting = dict(MAY_IMPORT)
-    while waiting:
-        free = {name for name, others in waiting.items() if not others & waiting.keys()}
-        assert free, f"a circle among {sorted(waiting)}"
-        waiting = {name: others for name, others in waiting.items() if name not in free}
+def test_no_circle() -> None:
+    for path in SOURCES:
+        assert path not in {file for other in modules(path) for file in reached(other)}, f"{where(path)} imports itself"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_what_needs_no_torch_reaches_none(name: str) -> None:
+    for path in (PACKAGE / name).rglob("*.py"):
+        users = [where(file) for file in reached(path) if "torch" in {i.partition(".")[0] for i in imported(file)}]
+        assert users == [], where(path)
 
 
 def test_nothing_in_the_package_imports_a_stage() -> None:
@@ -114,12 +126,10 @@ def test_nothing_in_the_package_imports_a_stage() -> None:
 
 @pytest.mark.parametrize("library", HEAVY)
 def test_a_heavy_library_is_imported_only_where_it_is_needed(library: str) -> None:
-    users = {where(p) for p in SOURCES + STAGES if any(name.split(".")[0] == library for name in imported(p))}
+    users = [path for path in SOURCES + STAGES if any(name.split(".")[0] == library for name in imported(path))]
     allowed = HEAVY[library]
-    rooms_of = {user: {user, user.partition("/")[0].removesuffix(".py")} for user in users}
-    assert {user for user, names in rooms_of.items() if not names & allowed} == set()
-    if allowed:
-        assert users, f"nobody imports {library}; strike it from the plan"
+    assert [where(path) for path in users if not {where(path), part(path)} & allowed] == []
+    assert {name for name in allowed if not any(name in (where(path), part(path)) for path in users)} == set()
 
 
 def loaded(module: str) -> set[str]:
@@ -178,16 +188,16 @@ def test_nothing_is_unpickled(path: Path) -> None:
 
 def test_the_rules_can_fail(tmp_path: Path) -> None:
     path = tmp_path / "bad.py"
-    path.write_text("import torch\ndef f():\n    from dermdistill import reporting\n    torch.load('x')\n")
-    assert {"torch", "dermdistill", "dermdistill.reporting"} <= imported(path)
-    assert rooms(path) == {"reporting"}
+    path.write_text("import torch\ndef f():\n    from dermdistill import cli\n    torch.load('x')\n")
+    assert {"torch", "dermdistill", "dermdistill.cli"} <= imported(path)
+    assert modules(path) == {PACKAGE / "cli.py"} and PACKAGE / "core/files.py" in reached(PACKAGE / "cli.py")
     assert ("torch.load", {}, 4) in calls(path)
 
 
 @pytest.mark.parametrize("path", [p for p in STAGES if p.name != "__init__.py"], ids=where)
 def test_a_stage_is_short_and_ends_in_a_sentence_for_its_user(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 70
+    assert len(text.splitlines()) <= 60
     assert text.startswith('"""') and 'if __name__ == "__main__":\n    run(main' in text
 
 
@@ -197,3 +207,19 @@ def test_dvc_reads_its_files_with_libyaml_and_as_its_own_reader_would(name: str)
     text, fast = (REPOSITORY / name).read_text(), YAML(typ="safe")
     assert fast.Parser is not YAML(typ="safe", pure=True).Parser
     assert fast.load(text) == YAML(typ="safe", pure=True).load(text)
+
+
+# --- the picture in docs/architecture.md ------------------------------------------------------------------------
+
+
+def arrows() -> set[tuple[str, str]]:
+    """(importer, imported) between parts of the package; what everything may import is left out."""
+    pairs = {(part(path), part(other)) for path in SOURCES for other in modules(path)}
+    return {(a, b) for a, b in pairs if a != b and b not in ("core", "params", "blocks", "errors", "tracking")}
+
+
+def test_the_picture_shows_the_arrows_of_the_code() -> None:
+    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    picture = text.split("<!-- imports -->")[1].split("<!-- /imports -->")[0]
+    drawn = {tuple(line.split(" --> ")) for line in map(str.strip, picture.splitlines()) if " --> " in line}
+    assert drawn == arrows(), "\n".join(f"  {a} --> {b}" for a, b in sorted(arrows()))

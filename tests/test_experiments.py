@@ -69,7 +69,12 @@ CHANGES = {
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite2", "lite1"],
 }
-FILES = ("src/dermdistill/training/loop.py", "src/dermdistill/reporting/plots.py")
+FILES = [
+    f"src/dermdistill/{name}.py"
+    for name in (
+        "training/loop", "distillation/losses", "metrics/calibration", "evaluation/bootstrap", "reporting/style",
+    )
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,29 @@ def test_students_depend_on_their_own_teachers_alone(clone: Path) -> None:
     said = dvc(clone, "repro", "distill@tiny-0", "control@tiny-0")
     ran = set(re.findall(r"Running stage '([^']+)'", said))
     assert ran == {"train_teacher@lite1", "teacher_targets@lite1", "ensemble", "distill@tiny-0"}
+
+
+def ran(said: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", said))
+
+
+TRAINED = {"distill@tiny-0", "quantize@tiny-0", "predict@student-tiny-0", "predict@int8-tiny-0"}
+
+
+def test_an_alpha_tried_before_trains_nothing_also_in_a_second_checkout(clone: Path, tmp_path: Path) -> None:
+    """DVC's run cache: α to 0.9, to 0.2 and back to 0.9 trains twice; another checkout with that cache trains nothing."""
+    targets = ["predict@student-tiny-0", "predict@int8-tiny-0"]
+    for alpha, expected in ((0.9, TRAINED), (0.2, TRAINED), (0.9, set())):
+        change_params(clone, {"kd.alpha": alpha})
+        assert ran(dvc(clone, "repro", *targets)) == expected, alpha
+    weights = sha256(clone / "models/students/student_tiny_s0/model.safetensors")
+    second = tmp_path / "second"
+    git(tmp_path, "clone", "--quiet", str(clone), str(second))
+    dvc(second, "config", "--local", "cache.dir", str(clone / ".dvc/cache"))
+    change_params(second, {"kd.alpha": 0.9})  # its dvc.lock knows nothing of this α
+    dvc(second, "checkout", "--quiet", "--allow-missing")
+    assert ran(dvc(second, "repro", *targets)) == set()
+    assert sha256(second / "models/students/student_tiny_s0/model.safetensors") == weights
 
 
 # Experiments ------------------------------------------------------------------------------------------------------

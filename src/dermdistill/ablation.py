@@ -195,11 +195,11 @@ def costs(settings: Params, names: list[str]) -> dict[str, dict[str, int]]:
     for name, changes in cells(settings).items():
         if name in names and (name in settings.ablation.shapes or name == settings.kd.method):
             spec = Model(**expected(content, changes)["student"]).model_copy(update={"weights": "none"})
-            model, card = models.build(spec)
+            model, metadata = models.build(spec)
             with tempfile.TemporaryDirectory() as scratch:
-                models.save(scratch, model, card)
+                models.save(scratch, model, metadata)
                 macs = benchmark.macs(Path(scratch), (settings.data.height, settings.data.width))
-            found[name] = {"parameters": card["parameters"], "macs": macs}
+            found[name] = {"parameters": metadata["parameters"], "macs": macs}
     return found
 
 

@@ -8,7 +8,6 @@ only by stages that log (2 to 4 s). Experiments in copies of the repository log 
 were started from: DVC tells them where it is.
 """
 
-import fcntl
 import hashlib
 import os
 import subprocess
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 Log = Callable[[dict[str, float], int], None]
 PROJECT = "dermdistill"
@@ -68,16 +69,16 @@ def pipeline(
         _attempt(_pipeline, params, metrics, evaluations, figures)
 
 
-def shipped(path: Path, card: Mapping[str, Any], example: Any, answer: Any) -> None:
-    """Register the shipped ONNX file; outside of experiments it becomes the ``champion``.
+def shipped(path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> None:
+    """Register the deployed ONNX file; outside of experiments it becomes the ``champion``.
 
     Args:
-        card: what the file says of itself; the texts among it become tags.
-        example: (n, H, W, 3) uint8, what the model may be asked.
-        answer: (n, 7) its probabilities.
+        metadata: what the file says of itself; its texts become tags.
+        example: (n, H, W, 3) uint8, an input for the model.
+        probabilities: (n, 7) of the example.
     """
     if on():
-        _attempt(_shipped, path, card, example, answer)
+        _attempt(_shipped, path, metadata, example, probabilities)
 
 
 # MLflow itself ------------------------------------------------------------------------------------
@@ -119,24 +120,24 @@ def _pipeline(
             mlflow.log_artifact(str(path), "figures")
 
 
-def _shipped(path: Path, card: Mapping[str, Any], example: Any, answer: Any) -> None:
+def _shipped(path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> None:
     mlflow = _connect()
-    client, digest = mlflow.MlflowClient(), card["sha256"]
+    client, digest = mlflow.MlflowClient(), metadata["sha256"]
     known = client.search_registered_models(f"name = '{PROJECT}'")
     found = client.search_model_versions(f"name = '{PROJECT}' and tags.sha256 = '{digest}'") if known else []
-    version = found[0].version if found else _register(mlflow, path, card, example, answer)
+    version = found[0].version if found else _register(mlflow, path, metadata, example, probabilities)
     if "DVC_EXP_NAME" not in os.environ:
         client.set_registered_model_alias(PROJECT, ALIAS, version)
 
 
-def _register(mlflow: Any, path: Path, card: Mapping[str, Any], example: Any, answer: Any) -> str:
+def _register(mlflow: Any, path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> str:
     import onnx
     from mlflow import onnx as flavour
 
-    texts = {name: value for name, value in card.items() if isinstance(value, str)}
-    _start(f"ship {card['id']}", {"bytes": card["bytes"]})
+    texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
+    _start(f"ship {metadata['id']}", {"bytes": metadata["bytes"]})
     try:
-        signature = mlflow.models.infer_signature(example, {"probabilities": answer})
+        signature = mlflow.models.infer_signature(example, {"probabilities": probabilities})
         logged = flavour.log_model(
             onnx.load(path),
             name="model",
@@ -147,7 +148,7 @@ def _register(mlflow: Any, path: Path, card: Mapping[str, Any], example: Any, an
         )
     finally:
         mlflow.end_run()
-    tags = {"sha256": card["sha256"], "id": card["id"]}
+    tags = {"sha256": metadata["sha256"], "id": metadata["id"]}
     return str(mlflow.register_model(logged.model_uri, PROJECT, tags=tags).version)
 
 
@@ -171,12 +172,10 @@ def _folder() -> Path:
     return folder
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> FileLock:
+    """Held while the database or the parent run is made, by one process at a time."""
     (folder / "locks").mkdir(exist_ok=True)
-    with (folder / "locks/mlflow").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return FileLock(folder / "locks/mlflow")
 
 
 def _parent() -> str:
@@ -199,8 +198,8 @@ def _pipeline_name() -> str:
     """The DVC experiment's name; else the revision, followed by a hash of the parameters as they are."""
     if name := os.environ.get("DVC_EXP_NAME"):
         return name
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    revision = asked.stdout.strip() if asked.returncode == 0 else "repro"
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    revision = done.stdout.strip() if done.returncode == 0 else "repro"
     return f"{revision}-{hashlib.sha256(Path('params.yaml').read_bytes()).hexdigest()[:6]}"
 
 

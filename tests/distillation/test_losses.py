@@ -166,7 +166,7 @@ def test_a_teacher_that_sees_the_image_enlarged_is_averaged_down_to_the_student(
         large = teacher.members[0]
         large.upscale = scale  # type: ignore[assignment]
         term = feature_losses.attention(student, Ensemble([large]), (32, 48))  # type: ignore[list-item]
-        student_maps, teacher_maps = feature_losses.Maps(student), feature_losses.Maps(large)
+        mine, theirs = feature_losses.Maps(student), feature_losses.Maps(large)
         student(images), large(images)
 
         def attention(maps: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def test_regression_by_hand() -> None:
     """mean (W · student + b − teacher)², the 1×1 convolution written as a product; mean over two teachers."""
     student, teacher = pair()
     members = [Ensemble([member]).members[0] for member in teacher.members]
-    student_maps, teacher_maps = feature_losses.Maps(student), [feature_losses.Maps(member) for member in members]
+    mine, theirs = feature_losses.Maps(student), [feature_losses.Maps(member) for member in members]
     term = feature_losses.regression(student, teacher, (32, 48))
     images = torch.rand(2, 3, 32, 48)
     student(images), teacher(images)

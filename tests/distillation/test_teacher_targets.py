@@ -1,4 +1,4 @@
-"""Several teachers as one, and their stored answers: the same lesson as in the loop, refused when it is another's."""
+"""Several teachers as one, and their stored targets: the same as in the loop, refused when they are another's."""
 
 from pathlib import Path
 
@@ -10,12 +10,16 @@ from helpers import change_params, shrunk_params
 from torch import Tensor, nn
 
 from dermdistill import params
+from dermdistill.core.dataset import load_images, load_split
 from dermdistill.core.files import read_json, sha256
+from dermdistill.core.model_id import ModelId
+from dermdistill.distillation import ensemble as ensemble_module
 from dermdistill.distillation import teacher_targets
-from dermdistill.distillation.ensemble import ID, Ensemble, load, log_mean_probability
+from dermdistill.distillation.ensemble import Ensemble, load_model, log_mean_probability
 from dermdistill.errors import UserError
+from dermdistill.metrics import predictions
 from dermdistill.training import checkpoint, loop
-from stages import distill, ensemble, predict, train_teacher
+from stages import control, distill, ensemble, predict, train_teacher
 from stages import teacher_targets as store_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -109,12 +113,12 @@ def test_storing_goes_on_where_it_was_killed(project: Path, monkeypatch: pytest.
     store_targets.main("small")
     logits = Path("data/teacher_targets/small/logits.npy")
     whole = logits.read_bytes()
-    asked: list[int] = []
+    views: list[int] = []
     augment = teacher_targets.augment
 
     def counted(*arguments: object) -> Tensor:
-        asked.append(int(arguments[-1]))  # type: ignore[call-overload]
-        if len(asked) == 2:
+        views.append(int(arguments[-1]))  # type: ignore[call-overload]
+        if len(views) == 2:
             raise KeyboardInterrupt
         return augment(*arguments)  # type: ignore[arg-type]
 
@@ -122,9 +126,9 @@ def test_storing_goes_on_where_it_was_killed(project: Path, monkeypatch: pytest.
     logits.unlink()
     with pytest.raises(KeyboardInterrupt):
         store_targets.main("small")
-    assert not logits.exists() and asked == [0, 1]
+    assert not logits.exists() and views == [0, 1]
     store_targets.main("small")
-    assert asked == [0, 1, 1, 2] and logits.read_bytes() == whole
+    assert views == [0, 1, 1, 2] and logits.read_bytes() == whole
     assert not list(checkpoint.FOLDER.glob("teacher_targets_*"))
 
 
@@ -142,7 +146,7 @@ def test_answers_of_another_teacher_are_refused(project: Path) -> None:
 
 
 def test_answers_to_other_views_are_refused(project: Path) -> None:
-    two_teachers(project, views=1)
+    two_teachers(project, num_views=1)
     store_targets.main("small")
     change_params(project, {"train.augment.rotate": 10})
     store_targets.main("other")
@@ -161,24 +165,33 @@ def test_a_student_shown_mixed_images_cannot_learn_from_stored_answers(project: 
         params.load()
 
 
-def test_the_ensemble_is_judged_like_any_model(project: Path) -> None:
+def test_the_ensemble_is_evaluated_like_any_model_and_costs_no_pass_of_its_own(project: Path) -> None:
     two_teachers(project)
-    assert params.load().teacher_id == ID and ID in params.load().model_ids()
+    settings = params.load()
+    assert settings.teacher_id == "teacher_ensemble" and "teacher_ensemble" in settings.model_ids()
     store_targets.main("small")
-    ensemble.main()  # no views: no answers are asked for
+    ensemble.main()  # no stored views: no targets are needed
     members = read_json("models/teacher_ensemble/ensemble.json")["members"]
     assert members == {n: sha256(f"models/teachers/teacher_{n}/model.safetensors") for n in ("other", "small")}
-    for model_id in (ID, "teacher_small", "teacher_other"):
-        predict.main(model_id)
-    read = {
-        name: teacher_targets.np.genfromtxt(f"predictions/val/{name}.csv", delimiter=",", skip_header=1)[:, 3:]
-        for name in (ID, "teacher_small", "teacher_other")
-    }
-    assert read[ID] == pytest.approx((read["teacher_small"] + read["teacher_other"]) / 2, abs=1e-6)
-    plain = load("teacher_small")
+    inside = ensemble_module.load_teachers(flips=False)
+    for name in ("small", "other"):
+        predict.main(f"teacher_{name}")
+    files = [predictions.read(ModelId("teacher", name).predictions("val")) for name in ("small", "other")]
+    predictions.write_mean("mean.csv", files)
+    rows = loop.predict(inside, load_images(), load_split("val").rows).double().softmax(1).numpy()
+    assert predictions.read("mean.csv").probabilities == pytest.approx(rows, abs=1e-6)
+
+
+def test_a_teacher_is_evaluated_with_mirror_images_and_a_student_never(project: Path) -> None:
+    train_teacher.main("small")
+    teacher = ModelId("teacher", "small")
+    predict.main(str(teacher))
+    plain = predictions.read(teacher.predictions("val")).probabilities
     change_params(project, {"predict.flips": True})
-    predict.main("teacher_small")
-    flipped = np.genfromtxt("predictions/val/teacher_small.csv", delimiter=",", skip_header=1)[:, 3:]
-    assert not np.allclose(flipped, read["teacher_small"], atol=1e-5)
-    images = torch.rand(2, 3, 32, 48)
-    assert torch.allclose(load("teacher_small", True)(images), Ensemble(list(plain.members), True)(images))  # type: ignore[arg-type]
+    predict.main(str(teacher))
+    assert not np.allclose(predictions.read(teacher.predictions("val")).probabilities, plain, atol=1e-5)
+    images, network = torch.rand(2, 3, 32, 48), load_model(teacher)
+    assert torch.allclose(load_model(teacher, True)(images), Ensemble(list(network.members), True)(images))
+    control.main("smaller", "0")
+    pupil = ModelId("control", "smaller", 0)
+    assert torch.equal(load_model(pupil, True)(images), load_model(pupil)(images))

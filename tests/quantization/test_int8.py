@@ -14,6 +14,7 @@ from PIL import Image
 from dermdistill import params
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, sha256, write_json
+from dermdistill.core.model_id import ModelId
 from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import Detector, without_optimisations
 from dermdistill.errors import UserError
@@ -105,7 +106,7 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
-def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) -> None:
+def test_every_scheme_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) -> None:
     sensitive = candidates.sensitivity(maker, IMAGES[:20])
     assert {row["layer"] for row in sensitive} == set(maker.layers)
     changes = [row["mean_abs_dp"] for row in sensitive]
@@ -131,7 +132,7 @@ def test_every_rung_is_what_it_says(maker: Quantizer, files: tuple[Path, Path]) 
     assert set(candidates.time_ratios(maker.plain, made, IMAGES[:1], 2)) == set(schemes)
 
 
-def test_weights_that_would_saturate_are_counted(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_weights_that_would_overflow_are_counted(files: tuple[Path, Path], tmp_path: Path) -> None:
     model = onnx.load(files[1])
     weight = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4)
     values = onnx.numpy_helper.to_array(weight).copy()
@@ -182,14 +183,17 @@ def quantized(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def deploy_ready() -> None:
     """What `collect` and `calibrate` would do, for this one model."""
-    shutil.copytree(f"data/predictions/{ID}", "predictions/new", dirs_exist_ok=True)
     for part in ("val", "holdout"):
-        Path(f"predictions/{part}").mkdir(exist_ok=True)
-        Path(f"predictions/new/{part}.csv").replace(f"predictions/{part}/{ID}.csv")
-    val, options = predictions.read(f"predictions/val/{ID}.csv"), params.load().calibrate
+        Path(f"predictions/{part}").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ModelId.parse(ID).predictions(part), f"predictions/{part}/{ID}.csv")
+    calibrate(ID)
+
+
+def calibrate(model_id: str) -> None:
+    val, options = predictions.read(f"predictions/val/{model_id}.csv"), params.load().calibrate
     fitted = calibration.fit(val.labels, val.probabilities, options.sensitivity)
     rules = selective.fit(val.labels, fitted.apply(val.probabilities), options.coverage, options.keep)
-    write_json(f"metrics/calibrate/{ID}.json", fitted.to_dict() | rules.to_dict())
+    write_json(f"metrics/calibrate/{model_id}.json", fitted.to_dict() | rules.to_dict())
 
 
 def rows(image_id: np.ndarray) -> np.ndarray:
@@ -220,7 +224,7 @@ def test_predictions_do_not_depend_on_the_batch(shipping: Path) -> None:
     np.testing.assert_allclose(single, val.probabilities, atol=1e-6)
 
 
-def test_the_first_rung_that_holds_every_limit_is_taken(shipping: Path) -> None:
+def test_the_first_candidate_that_satisfies_every_limit_is_selected(shipping: Path) -> None:
     report = read_json(f"models/students/{ID}/report.json")
     chosen = report["candidates"][report["scheme"]]
     before = list(report["candidates"])[: list(report["candidates"]).index(report["scheme"])]
@@ -231,7 +235,7 @@ def test_the_first_rung_that_holds_every_limit_is_taken(shipping: Path) -> None:
     assert list(table["scheme"]) == list(report["candidates"]) == params.load().quantize.candidates
 
 
-def test_a_ladder_without_a_rung_that_holds_fails_with_the_numbers(shipping: Path) -> None:
+def test_without_a_candidate_that_satisfies_the_limits_it_fails_with_the_numbers(shipping: Path) -> None:
     change_params(Path.cwd(), {"quantize.candidates": ["minmax", "weight_only"], "quantize.limits.max_bytes": 10})
     with pytest.raises(UserError, match=r"minmax: bytes \S+ \(allowed 10\); weight_only: bytes \S+ \(allowed 10\)"):
         quantize_stage.main("smaller", "0")
@@ -267,7 +271,7 @@ def exporting(shipping: Path) -> Path:
     like = predictions.read(f"predictions/val/{ID}.csv")
     fp32 = Detector(f"models/students/{ID}/fp32.onnx").predict(np.load("data/prepared/images.npy"), rows(like.image_id))
     write_predictions("student_smaller_s0", like, fp32)
-    calibrate.main("student_smaller_s0")
+    calibrate("student_smaller_s0")
     return shipping
 
 

@@ -24,6 +24,7 @@ from dermdistill.training import models
 from dermdistill.training.augment import to_float
 from stages import quantize as quantize_stage
 
+ID = "int8_smaller_s0"
 IMAGES = some_images(60)
 SAMPLE = to_float(IMAGES[:4])
 
@@ -119,7 +120,7 @@ def test_weights_of_the_int8_file_are_those_that_were_trained(tmp_path: Path) ->
 def test_rounding_ends_with_its_block() -> None:
     model = fake_quant.fold(small_classifier(), SAMPLE)
     exact, names = copy.deepcopy(model), set(model.state_dict())
-    with fake_quant.rounded(model, SAMPLE), torch.no_grad():
+    with fake_quant.fake_quantized(model, SAMPLE), torch.no_grad():
         inside = model(SAMPLE)
     assert set(model.state_dict()) == names
     with torch.no_grad():
@@ -137,7 +138,7 @@ def test_correcting_biases_brings_a_rounded_student_closer() -> None:
     for module in plain.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.data = fake_quant.FakeQuantWeight()(module.weight.data)
-    with fake_quant.rounded(corrected, to_float(IMAGES[:32])):
+    with fake_quant.fake_quantized(corrected, to_float(IMAGES[:32])):
         pass
     unseen = to_float(IMAGES[40:])
     with torch.no_grad():
@@ -169,14 +170,14 @@ def test_a_loss_that_is_no_number_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["qat_0", "qat_x", "qat", "qat_1.5"])
-def test_a_rung_without_a_number_of_epochs_is_refused(project: Path, scheme: str) -> None:
+def test_a_scheme_without_a_number_of_epochs_is_refused(project: Path, scheme: str) -> None:
     change_params(project, {"quantize.candidates": ["minmax", scheme]})
     with pytest.raises(UserError, match=rf"quantize\.candidates\.1: .*not '{scheme}'") as caught:
         params.load()
     assert "\n" not in str(caught.value)
 
 
-def test_the_stage_trains_where_the_ladder_asks_for_it(project: Path) -> None:
+def test_the_stage_trains_where_a_scheme_asks_for_it(project: Path) -> None:
     spec = params.load().students["smaller"]
     cut = {"stages": 1, "blocks": 1, "head": 16}
     models.save("models/students/student_smaller_s0", small_classifier(), models.build(spec)[1] | {"cut": cut})
@@ -185,7 +186,7 @@ def test_the_stage_trains_where_the_ladder_asks_for_it(project: Path) -> None:
     change_params(project, {"quantize.candidates": ["minmax"], "quantize.calibration_images": 16} | changes)
     quantize_stage.main("smaller", "0")
     without = read_json(f"models/students/{ID}/report.json")
-    model = Path("models/students/int8_smaller_s0/model.onnx")
+    model = Path(f"models/students/{ID}/model.onnx")
     before = model.read_bytes()
     change_params(project, {"quantize.candidates": ["qat_1", "minmax"]})
     quantize_stage.main("smaller", "0")

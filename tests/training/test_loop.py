@@ -245,20 +245,30 @@ def test_a_checkpoint_of_other_data_is_not_picked_up(stopped: Path, project: Pat
 
 
 def test_what_names_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    key = checkpoint.key("a", {"lr": 1.0}, ["x"])
-    assert key == checkpoint.key("a", {"lr": 1.0}, ["x"])
-    assert len({key, checkpoint.key("b", {"lr": 1.0}, ["x"]), checkpoint.key("a", {"lr": 2.0}, ["x"])}) == 3
+    inputs = checkpoint.hash_inputs({"lr": 1.0}, ["x"])
+    assert inputs == checkpoint.hash_inputs({"lr": 1.0}, ["x"]) != checkpoint.hash_inputs({"lr": 2.0}, ["x"])
+    path = checkpoint.path_of("a", inputs)
+    assert path == checkpoint.path_of("a", inputs)
+    assert len({path, checkpoint.path_of("b", inputs), checkpoint.path_of("a", checkpoint.hash_inputs(1))}) == 3
     code = tmp_path / "dermdistill"
     shutil.copytree(Path(checkpoint.__file__).parents[1], code, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(checkpoint, "__file__", str(code / "training/checkpoint.py"))
-    assert checkpoint.key("a", {"lr": 1.0}, ["x"]) == key
-    for file in ("training/loop.py", "training/losses.py", "core/dataset.py"):
-        before = checkpoint.key("a", {"lr": 1.0}, ["x"])
+    assert checkpoint.path_of("a", inputs) == path
+    for file in ("training/loop.py", "distillation/losses.py", "core/dataset.py"):
+        before = checkpoint.path_of("a", inputs)
         (code / file).write_text((code / file).read_text() + "# changed\n")
-        assert checkpoint.key("a", {"lr": 1.0}, ["x"]) != before
-    before = checkpoint.key("a")
+        assert checkpoint.path_of("a", inputs) != before
+    before = checkpoint.path_of("a", inputs)
     (code / "ingest/prepare.py").write_text("")
-    assert checkpoint.key("a") == before
+    assert checkpoint.path_of("a", inputs) == before
+
+
+def test_an_edit_of_the_code_changes_nothing_in_a_saved_model(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher()
+    before = {path.name: path.read_bytes() for path in TEACHER.iterdir()}
+    monkeypatch.setattr(checkpoint, "CODE", ("ingest/*.py",))  # other code, as far as the checkpoint's name knows
+    teacher()
+    assert {path.name: path.read_bytes() for path in TEACHER.iterdir()} == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
@@ -328,7 +338,7 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(project: Path, seed: int) 
     train, val = load_split("train"), load_split("val")
     spec = params.load()
     job = loop.TrainingRun(load_images(), train, val, spec.teachers["small"], spec.train, seed, Path("none"))
-    orders = {np.concatenate(list(loop._batches(job, epoch))).tobytes() for epoch in range(10)}
+    orders = {np.concatenate(list(loop._order(job, epoch))).tobytes() for epoch in range(10)}
     assert len(orders) == 10
 
 
@@ -481,7 +491,7 @@ def test_mixed_images_and_their_labels() -> None:
 
 def test_balanced_sampling_shows_every_class_as_often(project: Path) -> None:
     work = with_settings(job(project), sampling="balanced")
-    drawn = np.concatenate([np.concatenate(list(loop._batches(work, epoch))) for epoch in range(30)])
+    drawn = np.concatenate([np.concatenate(list(loop._order(work, epoch))) for epoch in range(30)])
     shares = np.bincount(work.train.labels[drawn], minlength=7) / len(drawn)
     present = np.bincount(work.train.labels, minlength=7) > 0
     assert shares[present] == pytest.approx(1 / present.sum(), abs=0.03) and not shares[~present].any()
@@ -544,12 +554,12 @@ def test_each_option_reaches_the_weights(project: Path, change: dict[str, object
 
 def test_an_epoch_takes_each_train_image_at_most_once_and_in_another_order(project: Path) -> None:
     work = job(project)
-    epochs = [np.concatenate(list(loop._batches(work, epoch))) for epoch in (0, 1)]
+    epochs = [np.concatenate(list(loop._order(work, epoch))) for epoch in (0, 1)]
     size, count = work.settings.batch_size, len(work.train.rows)
     for order in epochs:
         assert len(order) == count // size * size == len(set(order.tolist()))
     assert epochs[0].tolist() != epochs[1].tolist()
-    again = np.concatenate(list(loop._batches(work, 0)))
+    again = np.concatenate(list(loop._order(work, 0)))
     assert (again == epochs[0]).all()
 
 
@@ -576,11 +586,11 @@ def test_predictions_do_not_depend_on_the_batch_size(project: Path) -> None:
     assert one.shape == (len(work.val.rows), 7) and torch.allclose(one, other, atol=1e-5)
 
 
-def test_a_student_names_its_teacher_in_its_key(project: Path) -> None:
+def test_a_student_names_its_teacher_among_its_inputs(project: Path) -> None:
     teacher()
     student()
-    before = models.read_metadata(STUDENT)["key"]
+    before = models.read_metadata(STUDENT)["inputs"]
     change_params(project, {"teachers.small.lr": 1e-3})
     teacher()
     student()
-    assert models.read_metadata(STUDENT)["key"] != before
+    assert models.read_metadata(STUDENT)["inputs"] != before

@@ -140,7 +140,7 @@ def test_an_absent_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_other_imagenet_weights_without_a_network_name_the_choices(tmp_path: Path) -> None:
     """In a process of its own, as the hub's client reads its settings when it is imported."""
     code = (
-        "from dermdistill.learning import models; from dermdistill.params import Model; "
+        "from dermdistill.training import models; from dermdistill.params import Model; "
         "from dermdistill.errors import run; run(lambda: models.build(Model(arch='resnet18', weights='imagenet', "
         "cut=None, epochs=1, lr=1.0, upscale=1.0, dropout=0.0, mixup=0.0, keep='best')))"
     )

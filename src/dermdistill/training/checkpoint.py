@@ -7,7 +7,6 @@ parameters, data or code is never picked up. Only tensors and plain values are i
 name: in a saved model it would invalidate all that follows whenever a comment changes.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from dermdistill.core.files import atomic
 from dermdistill.errors import UserError
@@ -76,18 +76,23 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def alone(model_id: str) -> Iterator[None]:
-    """Hold the training's lock; a killed parent may have left a child that still trains."""
+def alone(name: str) -> Iterator[None]:
+    """Hold the training's lock; a killed parent may have left a child that still trains.
+
+    Raises:
+        UserError: another process holds it.
+    """
     if distributed.rank():  # the first of several processes holds it for all
         yield
         return
-    path = Path("runtime/locks") / model_id
+    path = Path("runtime/locks") / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{model_id} is being trained by another process (lock {path}); wait for it or stop it"
-            ) from None
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{name} is being trained by another process (lock {path}); wait for it or stop it") from None
+    try:
         yield
+    finally:
+        lock.release()
