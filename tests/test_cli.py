@@ -129,10 +129,10 @@ def test_predict_refuses_bad_images_and_models(model: Path, tmp_path: Path, refu
 
 def test_the_shipped_model_is_found_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.shipped().is_absolute() and cli.shipped().match("models/deploy/student.int8.onnx")
-    cli.SHIPPED.parent.mkdir(parents=True)
-    cli.SHIPPED.touch()
-    assert cli.shipped() == cli.SHIPPED
+    assert cli.deployed().is_absolute() and cli.deployed().match("models/deploy/student.int8.onnx")
+    cli.DEPLOYED.parent.mkdir(parents=True)
+    cli.DEPLOYED.touch()
+    assert cli.deployed() == cli.DEPLOYED
 
 
 def test_label_tables_and_containers_give_the_same(model: Path, labelled: Path, tmp_path: Path) -> None:

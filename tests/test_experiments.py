@@ -144,7 +144,7 @@ TRAINED = {"distill@tiny-0", "quantize@tiny-0", "predict@student-tiny-0", "predi
 
 
 def test_an_alpha_tried_before_trains_nothing_also_in_a_second_checkout(clone: Path, tmp_path: Path) -> None:
-    """DVC's run cache: α to 0.9, to 0.2 and back to 0.9 trains twice; another checkout with that cache trains nothing."""
+    """DVC's run cache: α to 0.9, to 0.2 and back trains twice; a second checkout with that cache trains nothing."""
     targets = ["predict@student-tiny-0", "predict@int8-tiny-0"]
     for alpha, expected in ((0.9, TRAINED), (0.2, TRAINED), (0.9, set())):
         change_params(clone, {"kd.alpha": alpha})

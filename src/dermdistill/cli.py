@@ -1,4 +1,4 @@
-"""The command ``dermdistill``: use a shipped model, judge one on your own images, get data or draw some.
+"""The command ``dermdistill``: use the deployed model, evaluate one on your own images, get data or draw some.
 
 Heavy libraries are imported by the command that needs them; ``predict`` starts in well under a second.
 The pipeline itself is deliberately absent: ``dvc repro`` runs it.
@@ -14,78 +14,80 @@ from typing import Any
 from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.errors import UserError, run
 
-SHIPPED = Path("models/deploy/student.int8.onnx")
+DEPLOYED = Path("models/deploy/student.int8.onnx")
 DISCLAIMER = "Not a medical device: for research and teaching only."
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; a UserError becomes one sentence on standard error and exit code 1."""
-    given = _parser().parse_args(arguments)
-    run(lambda: given.command(given))
+    args = _parser().parse_args(arguments)
+    run(lambda: args.command(args))
 
 
-def predict(given: argparse.Namespace) -> None:
+def predict(args: argparse.Namespace) -> None:
     """Print each image's probability of melanoma, its decision, and the seven diagnoses."""
     from dermdistill.deployment.runtime import Detector
 
-    detector = Detector(given.model or shipped())
-    threshold = _thresholds(detector, given.operating_point)[given.operating_point]
-    found = zip(given.images, detector.predict_files(given.images).tolist(), strict=True)
-    rows = [_answer(str(path), p, given.operating_point, threshold) for path, p in found]
-    if given.json:
+    detector = Detector(args.model or deployed())
+    threshold = _thresholds(detector, args.operating_point)[args.operating_point]
+    predicted = zip(args.images, detector.predict_files(args.images).tolist(), strict=True)
+    rows = [_answer(str(path), p, args.operating_point, threshold) for path, p in predicted]
+    if args.json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        at = f"{row['decision']} at threshold {threshold:.1%} ({given.operating_point})"
+        at = f"{row['decision']} at threshold {threshold:.1%} ({args.operating_point})"
         print(f"{row['image']}: melanoma {row['melanoma']:.1%}, {at}")
         for name, p in sorted(row["probabilities"].items(), key=lambda item: -item[1]):
             print(f"  {p:6.1%}  {name:<6}{NAMES[name]}")
     print(DISCLAIMER)
 
 
-def evaluate(given: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> None:
     """Run a model over labelled images and print (and with --output write) every metric."""
     from dermdistill import external
     from dermdistill.deployment.runtime import Detector
 
-    detector = Detector(given.model)
+    detector = Detector(args.model)
     thresholds = _thresholds(detector, "sensitivity")
-    if given.output:  # before the work, not after it
+    if args.output:  # before the work, not after it
         try:
-            given.output.mkdir(parents=True, exist_ok=True)
+            args.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {given.output} ({error.strerror}); name a folder") from None
-    known, result = external.evaluate(detector, thresholds, given.images, given.labels, given.shared, given.robustness)
-    if given.output:
-        external.write(given.output, known, result)
+            raise UserError(f"cannot write to {args.output} ({error.strerror}); name a folder") from None
+    predictions, result = external.evaluate(
+        detector, thresholds, args.images, args.labels, args.shared, args.robustness
+    )
+    if args.output:
+        external.write(args.output, predictions, result)
     print("\n".join([*external.lines(result), DISCLAIMER]))
 
 
-def phantom(given: argparse.Namespace) -> None:
+def phantom(args: argparse.Namespace) -> None:
     """Draw a synthetic data set in the form of HAM10000."""
     from dermdistill.phantom.phantom import write
 
-    write(given.directory, given.lesions, given.seed, given.height, given.width)
+    write(args.directory, args.lesions, args.seed, args.height, args.width)
 
 
-def data(given: argparse.Namespace) -> None:
+def data(args: argparse.Namespace) -> None:
     """Bring HAM10000 into data/raw, from a folder or by download."""
     from dermdistill.ingest import fetch
 
-    if given.source:
-        fetch.bring(given.source, "data/raw")
+    if args.source:
+        fetch.bring(args.source, "data/raw")
     else:
         fetch.download("data/raw")
 
 
-def summary(given: argparse.Namespace) -> None:
+def summary(args: argparse.Namespace) -> None:
     """Print which models are complete, what makes the missing ones, and the best so far on val."""
     from dermdistill.summary import lines
 
     print("\n".join(lines()))
 
 
-def split(given: argparse.Namespace) -> None:
+def split(args: argparse.Namespace) -> None:
     """Use somebody's own split, frozen: a table of part and lesion_id or image_id."""
     import pandas as pd
 
@@ -93,28 +95,28 @@ def split(given: argparse.Namespace) -> None:
     from dermdistill.splitting import splits
 
     try:
-        rows = pd.read_csv(given.table, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(args.table, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{given.table} cannot be read ({error}); give a CSV file") from None
+        raise UserError(f"{args.table} cannot be read ({error}); give a CSV file") from None
     data = read_table("data/prepared/metadata.csv")
     if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
-        raise UserError(f"{given.table} needs the columns part and lesion_id or image_id")
+        raise UserError(f"{args.table} needs the columns part and lesion_id or image_id")
     try:
         lesions = splits.given(rows, data)
     except ValueError as error:
-        raise UserError(f"{given.table} {error}; correct it") from None
+        raise UserError(f"{args.table} {error}; correct it") from None
     write_json("data/splits/assignment.json", {"settings": {}, "frozen": True, "lesions": lesions})
-    print(f"{len(lesions):,} lesions as {given.table} says; `dvc repro` uses them")
+    print(f"{len(lesions):,} lesions as {args.table} says; `dvc repro` uses them")
 
 
-def shipped() -> Path:
-    """The shipped model: below the working folder, else in the repository this module lies in."""
-    return SHIPPED if SHIPPED.exists() else Path(__file__).resolve().parents[2] / SHIPPED
+def deployed() -> Path:
+    """The deployed model: below the working folder, else in the repository this module lies in."""
+    return DEPLOYED if DEPLOYED.exists() else Path(__file__).resolve().parents[2] / DEPLOYED
 
 
 def _thresholds(detector: Any, needed: str) -> dict[str, float]:
     if needed not in detector.thresholds:
-        raise UserError(f"model {detector.path} stores no operating point {needed}; use a shipped one: {SHIPPED}")
+        raise UserError(f"model {detector.path} stores no operating point {needed}; use a deployed one: {DEPLOYED}")
     return dict(detector.thresholds)
 
 
@@ -154,11 +156,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add(predict)
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    command.add_argument("--model", type=Path, help=f"default: {SHIPPED}")
+    command.add_argument("--model", type=Path, help=f"default: {DEPLOYED}")
     command.add_argument("--json", action="store_true", help="for programs")
     command.add_argument("--operating-point", choices=("sensitivity", "youden", "f1"), default="sensitivity")
     command = add(evaluate)
-    command.add_argument("--model", type=Path, required=True, help="a shipped .onnx file")
+    command.add_argument("--model", type=Path, required=True, help="a deployed .onnx file")
     command.add_argument("--images", type=Path, required=True, help="folder or zip of images, any size")
     command.add_argument("--labels", type=Path, required=True, help="table: image_id,dx or image,MEL,NV,…")
     command.add_argument("--output", type=Path, help="folder for predictions.csv, metrics.json, curves")

@@ -40,5 +40,5 @@ def _expect(main: Callable[..., None], arguments: tuple[str, ...]) -> None:
         wanted.bind(*arguments)
     except TypeError:
         names = " ".join(name.upper() for name in wanted.parameters) or "no argument"
-        given = " ".join(arguments) or "none"
-        raise UserError(f"{sys.argv[0]} takes {names}, but was given {given}; see dvc.yaml") from None
+        args = " ".join(arguments) or "none"
+        raise UserError(f"{sys.argv[0]} takes {names}, but was given {args}; see dvc.yaml") from None

@@ -1,7 +1,7 @@
 """Where in a picture a network found its evidence, and which training pictures it takes for the nearest.
 
 Grad-CAM (Selvaraju et al., arXiv:1610.02391) by captum: the last feature map that still has a place for every part of
-the picture, weighted by how much each channel moves the logit asked about. Neighbours are those of the features just
+the picture, weighted by how much each channel moves the logit of interest. Neighbours are those of the features just
 before the last layer, by the angle between them. Both describe the network, not the lesion: a map is as coarse as that
 feature map (5 × 7 for 150 × 200 pixels), and a plausible one proves nothing.
 
@@ -29,9 +29,9 @@ def grad_cam(model: Classifier, images: np.ndarray, target: int) -> np.ndarray:
     batch = to_float(images)
     maps = LayerGradCam(model, last_map(model, batch[:1])).attribute(batch, target=target, relu_attributions=True)
     grown = LayerAttribution.interpolate(maps, tuple(batch.shape[2:]), interpolate_mode="bilinear")
-    found = grown.detach()[:, 0].numpy()
-    highest = found.max(axis=(1, 2), keepdims=True)
-    return np.divide(found, highest, out=np.zeros_like(found), where=highest > 0)
+    maps = grown.detach()[:, 0].numpy()
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
 
 
 def last_map(model: nn.Module, image: Tensor) -> nn.Module:
@@ -59,8 +59,8 @@ def features(model: Classifier, images: np.ndarray, rows: np.ndarray, batch_size
         return network.forward_head(maps, pre_logits=True)
 
     with torch.inference_mode():
-        found = [one(images[rows[i : i + batch_size]]) for i in range(0, len(rows), batch_size)]
-    return torch.cat(found).numpy()
+        parts = [one(images[rows[i : i + batch_size]]) for i in range(0, len(rows), batch_size)]
+    return torch.cat(parts).numpy()
 
 
 def neighbours(bank: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -165,7 +165,7 @@ class Predict(Block):
 
     @property
     def passes(self) -> int:
-        """How often a teacher is asked about one image (``distillation.ensemble.MIRRORED``)."""
+        """Forward passes of a teacher for one image (``distillation.ensemble.MIRRORED``)."""
         return 4 if self.flips else 1
 
 
@@ -293,8 +293,8 @@ def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:
     return blocks[name]
 
 
-def _require(name: str, known: object, where: str, among: str) -> None:
-    names = list(known)  # type: ignore[call-overload]
+def _require(name: str, allowed: object, where: str, among: str) -> None:
+    names = list(allowed)  # type: ignore[call-overload]
     if name not in names:
         raise ValueError(f"{where} names {name!r}, which is not in {among} ({', '.join(names)})")
 
@@ -332,9 +332,9 @@ def _sentence(item: object, content: object) -> str:
         return f"parameter {name} is missing"
     message = message.removeprefix("Value error, ")
     value = item["input"]  # type: ignore[index]
-    given = f", not {value!r}" if isinstance(value, str | int | float) else ""
+    value_text = f", not {value!r}" if isinstance(value, str | int | float) else ""
     lowered = message[0].lower() + message[1:]
-    return f"{name}: {lowered}{given}" if name else message
+    return f"{name}: {lowered}{value_text}" if name else message
 
 
 def _suggestion(where: tuple[str | int, ...]) -> str:

@@ -1,7 +1,7 @@
 """A named set of parameters as a DVC experiment: ``make exp PRESET=demo ARGS="-S kd.alpha=0.9"``.
 
 A preset (``presets/NAME.yaml``) holds only what differs from ``params.yaml``; each value becomes one
-``-S`` flag of ``dvc exp run``, before the flags given by hand, which therefore win. The experiment
+``-S`` flag of ``dvc exp run``, before the flags typed by hand, which therefore win. The experiment
 runs in a copy of the repository (``--temp``), because DVC deletes from the working copy whatever
 belongs to models the parameters no longer name. Deliberately absent: composition of several presets.
 """
@@ -36,8 +36,8 @@ def read(name: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml"))) or "none; run from the top folder"
-        raise UserError(f"there is no preset {name!r} in {FOLDER}/ (there are: {known})") from None
+        names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml"))) or "none; run from the top folder"
+        raise UserError(f"there is no preset {name!r} in {FOLDER}/ (there are: {names})") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -1,6 +1,6 @@
 """``dermdistill summary``: what is complete, what is missing and which command makes it, what is best so far on val.
 
-Reads parameters, dvc.lock and metrics alone, without DVC, so it answers in a second or two. A model is *outdated* when
+Reads parameters, dvc.lock and metrics alone, without DVC, so it takes a second or two. A model is *outdated* when
 the parameters it was made with, as dvc.lock has them, are no longer those of params.yaml; whether code or data changed
 only ``dvc status`` can tell.
 """
@@ -44,7 +44,7 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
     content = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     lock = root / "dvc.lock"
     ran = Lock(lock.read_text(encoding="utf-8")).get_single_data()["stages"] if lock.exists() else {}
-    found = []
+    result = []
     for model in settings.evaluated_ids():
         made = _stages(ModelId.parse(model), settings.kd.teachers)
         path = root / f"metrics/val/{model}.json"
@@ -54,36 +54,36 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
         stale = any(_changed(ran.get(stage, {}), content) for stage in made)
         state = "missing" if not complete else "outdated" if stale else "complete"
         auc = read_json(path)["raw"]["melanoma_roc_auc"] if path.exists() else None
-        found.append(Row(model, state, auc, "dvc repro evaluate"))
-    return found
+        result.append(Row(model, state, auc, "dvc repro evaluate"))
+    return result
 
 
 def lines(root: str | Path = ".") -> list[str]:
     """The summary as text."""
     settings = params.load(Path(root) / "params.yaml")
-    listed = rows(root, settings)
-    shown = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in listed]
+    models = rows(root, settings)
+    text = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in models]
     done: list[str] = []
     try:
         wanted, left = ablation.cells(settings), ablation.missing(root)
     except UserError as error:
-        shown.append(f"ablation  cannot run: {error}")
+        text.append(f"ablation  cannot run: {error}")
     else:
         done = [name for name in wanted if name not in left]
         rest = "; `make ablation` makes the rest" if left else ""
-        shown.append(f"ablation  {len(done)} of {len(wanted)} cells{rest}")
+        text.append(f"ablation  {len(done)} of {len(wanted)} cells{rest}")
     path = Path(root) / "metrics/ablation.json"
     if path.exists():
         best = read_json(path)
         auc = next(row["metrics"]["melanoma ROC-AUC"]["value"] for row in best["rows"] if row["name"] == best["best"])
         state = "complete" if best["best"] in done else "outdated"
-        shown.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
+        text.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
     for kind in ("teacher", "student", "control", "int8", "baseline"):
-        known = [row for row in listed if row.model.startswith(kind) and row.auc is not None]
+        known = [row for row in models if row.model.startswith(kind) and row.auc is not None]
         if known:
             first = max(known, key=lambda row: row.auc or 0.0)
-            shown.append(f"best {kind} on val: {first.model}, melanoma AUC {_auc(first.auc)} ({first.state})")
-    return shown
+            text.append(f"best {kind} on val: {first.model}, melanoma AUC {_auc(first.auc)} ({first.state})")
+    return text
 
 
 def _stages(model_id: ModelId, teachers: Sequence[str]) -> list[str]:

@@ -3,10 +3,10 @@
 All models of one condition (threads, batch) take turns, so what disturbs one disturbs all and only the
 *ratios* carry over to another day or machine. Wall time is what a user waits; on one thread the processor
 time of the same calls stands beside it, which other programs on the machine disturb far less. Peak memory
-is that of a fresh process which loads the model, its libraries included, and answers once.
+is that of a fresh process which loads the model, its libraries included, and predicts once.
 
 Random pixels serve as input: no kernel here is faster or slower for another picture. Deliberately absent:
-warm-up beyond three calls, and the choice of a fastest run (the spread is part of the answer).
+warm-up beyond three calls, and the choice of a fastest run (the spread is part of the result).
 """
 
 import functools
@@ -112,11 +112,11 @@ def summary(times: Mapping[str, np.ndarray], batch: int, single: bool) -> dict[s
     """Milliseconds per call, and images per second at the median."""
     wall = 1000 * times["wall"]
     p50, p90, p99 = np.quantile(wall, (0.5, 0.9, 0.99))
-    found = {"mean": wall.mean(), "sd": wall.std(ddof=1) if len(wall) > 1 else 0.0, "p50": p50, "p90": p90, "p99": p99}
-    found["images_per_second"] = 1000 * batch / p50
+    row = {"mean": wall.mean(), "sd": wall.std(ddof=1) if len(wall) > 1 else 0.0, "p50": p50, "p90": p90, "p99": p99}
+    row["images_per_second"] = 1000 * batch / p50
     if single:
-        found["cpu_p50"] = float(np.median(1000 * times["cpu"]))
-    return {name: round(float(value), 3) for name, value in found.items()}
+        row["cpu_p50"] = float(np.median(1000 * times["cpu"]))
+    return {name: round(float(value), 3) for name, value in row.items()}
 
 
 def ratios(times: Mapping[str, Mapping[str, np.ndarray]], of: str, clock: str) -> dict[str, float]:
@@ -132,10 +132,10 @@ def static(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
         load(entry, 1)
         seconds.append(time.perf_counter() - start)
     files = [entry.path] if entry.path.is_file() else sorted(entry.path.glob("*.safetensors"))
-    given = f"b.Entry({entry.model!r}, {entry.kind!r}, {str(entry.path)!r}), {tuple(size)}"
-    code = f"from dermdistill.deployment import benchmark as b; print(b.peak({given}))"
-    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=_environment())
-    peak = float(shown.stdout.splitlines()[-1])
+    entry_code = f"b.Entry({entry.model!r}, {entry.kind!r}, {str(entry.path)!r}), {tuple(size)}"
+    code = f"from dermdistill.deployment import benchmark as b; print(b.peak({entry_code}))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=_environment())
+    peak = float(done.stdout.splitlines()[-1])
     return {
         "bytes": sum(path.stat().st_size for path in files),
         "load_ms": round(1000 * statistics.median(seconds), 1),
@@ -144,7 +144,7 @@ def static(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def peak(entry: Entry, size: tuple[int, int]) -> float:
-    """MB this process has held at most, once it has opened the model and answered."""
+    """MB this process has held at most, once it has opened the model and predicted."""
     load(entry._replace(path=Path(entry.path)), 1)(np.zeros((1, *size, 3), np.uint8))
     status = Path("/proc/self/status")
     if status.is_file():  # Linux's ru_maxrss begins with the parent's, which exec does not reset
@@ -167,20 +167,20 @@ def macs(folder: Path, size: tuple[int, int]) -> int:
 
 def sentences(latency: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """Where a model's INT8 file is slower than its own FP32 file in the same runtime, in words; or that none is."""
-    found = []
+    slower = []
     for condition, rows in latency.items():
         clock = "cpu_p50" if all("cpu_p50" in row for row in rows.values()) else "p50"
         for name, row in rows.items():
             model, kind = name.split()
             fp32 = f"{ModelId.parse(model).of_kind('student')} {kind.removesuffix('_int8')}"
             if name.endswith("_int8") and fp32 in rows and row[clock] > rows[fp32][clock]:
-                slower = row[clock] / rows[fp32][clock]
-                found.append(f"With {condition}, {name} is slower than {fp32}: it takes {slower:.2f} times as long.")
-    return found or ["No INT8 file is slower than its FP32 file in the same runtime."]
+                ratio = row[clock] / rows[fp32][clock]
+                slower.append(f"With {condition}, {name} is slower than {fp32}: it takes {ratio:.2f} times as long.")
+    return slower or ["No INT8 file is slower than its FP32 file in the same runtime."]
 
 
 def predict_one_jpeg(model: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds of what `dermdistill predict` does with a 600 × 450 JPEG: decoding, answering, and the command."""
+    """Milliseconds of what `dermdistill predict` does with a 600 × 450 JPEG: decoding, predicting, and the command."""
     detector = Detector(model, threads=1)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "photo.jpg"
@@ -193,8 +193,8 @@ def predict_one_jpeg(model: Path, rounds: int) -> dict[str, float]:
         shell = functools.partial(subprocess.run, command, check=True, capture_output=True, env=_environment())
         times = timing.interleaved({"decode": read, "predict": predict}, rounds)
         times |= timing.interleaved({"command": shell}, 5, warmup=1)
-    found = {f"{name}_ms": round(1000 * float(np.median(one["wall"])), 2) for name, one in times.items()}
-    return found | {
+    medians = {f"{name}_ms": round(1000 * float(np.median(one["wall"])), 2) for name, one in times.items()}
+    return medians | {
         f"{name}_cpu_ms": round(1000 * float(np.median(times[name]["cpu"])), 2) for name in ("decode", "predict")
     }
 

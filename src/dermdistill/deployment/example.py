@@ -1,4 +1,4 @@
-"""A drawn lesion beside the shipped file, with its answer: the first check for whoever runs it in another runtime.
+"""A drawn lesion beside the deployed file, with its probabilities: the first check for another runtime.
 
 Written as a photograph and as the pixels it becomes, so that preparation and network can be checked one by one.
 No image of the data set leaves here.
@@ -22,17 +22,17 @@ def write(model: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     Returns:
         the pixels (1, H, W, 3), and what the manifest says of them.
     """
-    shipped, photograph, prepared = Detector(model), folder / "example.jpg", folder / "example.png"
-    content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * shipped.height, 4 * shipped.height))
-    shown = pixels.read(content, photograph.name, shipped.height, shipped.width)
+    detector, photograph, prepared = Detector(model), folder / "example.jpg", folder / "example.png"
+    content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * detector.height, 4 * detector.height))
+    image = pixels.read(content, photograph.name, detector.height, detector.width)
     with atomic(photograph) as path:
         path.write_bytes(content)
     with atomic(prepared) as path:
-        Image.fromarray(shown).save(path)
-    return shown[None], {
+        Image.fromarray(image).save(path)
+    return image[None], {
         "photograph": photograph.name,
         "pixels": prepared.name,
-        "probabilities": [round(float(p), 6) for p in shipped.predict(shown[None])[0]],
+        "probabilities": [round(float(p), 6) for p in detector.predict(image[None])[0]],
         "in_words": (
             f"A drawn lesion. {photograph.name}, prepared as above, becomes {prepared.name}, up to how a JPEG is "
             f"decoded; to the pixels of {prepared.name} the file answers with these probabilities. Another "

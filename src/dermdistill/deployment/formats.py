@@ -166,10 +166,10 @@ def run_executorch(path: Path) -> Runner:
     method = program.load_method("forward")
 
     def run(images: np.ndarray, program: object = program) -> np.ndarray:
-        found = np.empty((len(images), len(CLASSES)), np.float32)
+        probabilities = np.empty((len(images), len(CLASSES)), np.float32)
         for index in range(len(images)):
-            found[index] = method.execute([torch.from_numpy(images[index : index + 1])])[0].numpy()
-        return found
+            probabilities[index] = method.execute([torch.from_numpy(images[index : index + 1])])[0].numpy()
+        return probabilities
 
     return run
 
@@ -208,10 +208,12 @@ def _quantizer() -> Any:
                 if not any(name in str(node.target) for name in ("hardtanh", "relu6")):
                     continue
                 source = node.args[0]
-                known = source.meta.get(ANNOTATION)
-                if known is not None and len(source.users) == 1 and "conv" in str(source.target):
-                    node.meta[ANNOTATION] = QuantizationAnnotation(output_qspec=known.output_qspec, _annotated=True)
-                    known.output_qspec = None
+                annotation = source.meta.get(ANNOTATION)
+                if annotation is not None and len(source.users) == 1 and "conv" in str(source.target):
+                    node.meta[ANNOTATION] = QuantizationAnnotation(
+                        output_qspec=annotation.output_qspec, _annotated=True
+                    )
+                    annotation.output_qspec = None
             return model
 
     return Quantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))

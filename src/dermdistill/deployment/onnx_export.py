@@ -4,7 +4,7 @@ Everything between a decoded image and a probability is inside the graph, so tha
 normalise differently from training: cast, channels first, normalisation, the network, then
 ``logits * calibration.scale + calibration.bias`` and softmax. Export writes the identity for the
 calibration; :func:`calibrate` later sets the values fitted on the validation split (Guo et al.,
-2017: vector scaling with one shared scale), so calibrating a shipped model changes 8 numbers.
+2017: vector scaling with one shared scale), so calibrating a deployed model changes 8 numbers.
 
 torch's dynamo exporter is used because it alone folds TensorFlow-style "same" padding into the
 convolutions: 75 nodes for a cut of EfficientNet-Lite0 where the legacy exporter leaves 562 and
@@ -93,13 +93,13 @@ def ship(
     except DecodeError:
         raise UserError(f"{source} is damaged; delete it and run `dvc repro`") from None
     calibrate(model, calibration["temperature"], calibration["bias"])
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    facts = {"licence": LICENCE, "attribution": ATTRIBUTION, "intended_use": INTENDED_USE}
-    facts |= {**origin, "source_sha256": sha256(source)}
-    describe(model, facts | {"thresholds": json.dumps(calibration["thresholds"], sort_keys=True)})
+    stored = {entry.key: entry.value for entry in model.metadata_props}
+    labels = {"licence": LICENCE, "attribution": ATTRIBUTION, "intended_use": INTENDED_USE}
+    labels |= {**origin, "source_sha256": sha256(source)}
+    describe(model, labels | {"thresholds": json.dumps(calibration["thresholds"], sort_keys=True)})
     save(model, target)
-    text = _manifest(int(known["height"]), int(known["width"]))
-    return text | {"thresholds": calibration["thresholds"], "sha256": sha256(target), **facts}
+    manifest = _manifest(int(stored["height"]), int(stored["width"]))
+    return manifest | {"thresholds": calibration["thresholds"], "sha256": sha256(target), **labels}
 
 
 def calibrate(model: onnx.ModelProto, temperature: float, bias: Mapping[str, float]) -> None:
@@ -123,8 +123,8 @@ def calibrate(model: onnx.ModelProto, temperature: float, bias: Mapping[str, flo
 
 def describe(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     """Add ``metadata`` to what the file says about itself, sorted by key; same keys are replaced."""
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(model, dict(sorted({**known, **metadata}.items())))
+    stored = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, dict(sorted({**stored, **metadata}.items())))
 
 
 def save(model: onnx.ModelProto, path: str | Path) -> None:
@@ -228,7 +228,7 @@ def _difference(classifier: Any, model: onnx.ModelProto, height: int, width: int
 
 
 def _manifest(height: int, width: int) -> dict[str, Any]:
-    """What whoever runs a shipped file has to know, in words and numbers."""
+    """What whoever runs a deployed file has to know, in words and numbers."""
     return {
         "input": {"name": "image", "type": "uint8", "shape": ["N", height, width, 3], "channels": "RGB"},
         "preprocessing": {

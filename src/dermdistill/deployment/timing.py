@@ -15,15 +15,15 @@ def interleaved(
     tasks: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3
 ) -> dict[str, dict[str, np.ndarray]]:
     """Run every task once per round; name → {"wall", "cpu"}, each seconds (rounds,)."""
-    found = {name: {"wall": np.zeros(rounds), "cpu": np.zeros(rounds)} for name in tasks}
+    times = {name: {"wall": np.zeros(rounds), "cpu": np.zeros(rounds)} for name in tasks}
     for index in range(-warmup, rounds):
         for name, task in tasks.items():
             wall, cpu = time.perf_counter(), time.thread_time()
             task()
             passed = time.perf_counter() - wall, time.thread_time() - cpu
             if index >= 0:
-                found[name]["wall"][index], found[name]["cpu"][index] = passed
-    return found
+                times[name]["wall"][index], times[name]["cpu"][index] = passed
+    return times
 
 
 def ratio(times: Mapping[str, Mapping[str, np.ndarray]], of: str, to: str, clock: str = "cpu") -> float:

@@ -2,7 +2,7 @@
 
 ``quantize.candidates`` lists schemes in order of preference, from the fastest arithmetic to the least harmful:
 
-- ``default``: what ONNX Runtime does to a whole graph when asked for nothing else.
+- ``default``: what ONNX Runtime does to a whole graph when told nothing else.
 - ``per_tensor``: the same, up to the logits: what follows them stays in float, as in every later scheme.
 - ``minmax``, ``percentile``, ``entropy``: convolutions per channel with corrected biases; ranges of
   activations from their extremes, their 99.999th percentile, or least Kullback-Leibler divergence.
@@ -34,48 +34,48 @@ from dermdistill.quantization.int8 import Quantizer, overflowing
 METHODS = ("minmax", "percentile", "entropy")
 
 
-def sensitivity(maker: Quantizer, images: np.ndarray) -> list[dict[str, Any]]:
+def sensitivity(quantizer: Quantizer, images: np.ndarray) -> list[dict[str, Any]]:
     """``{layer, mean_abs_dp}`` of each layer when it alone is quantized, the most sensitive first.
 
     ``images`` uint8 (n, H, W, 3) are from the training split.
     """
-    exact = Detector(maker.plain).predict(images)
-    file, rows = maker.scratch / "one.onnx", []
-    for layer in maker.layers:
-        maker.only(file, layer)
+    exact = Detector(quantizer.plain).predict(images)
+    file, rows = quantizer.scratch / "one.onnx", []
+    for layer in quantizer.layers:
+        quantizer.only(file, layer)
         rows.append({"layer": layer, "mean_abs_dp": float(np.abs(Detector(file).predict(images) - exact).mean())})
     return sorted(rows, key=lambda row: -row["mean_abs_dp"])
 
 
 def build(
-    maker: Quantizer, schemes: Sequence[str], ranking: Sequence[str], tune: Callable[[int], Any]
+    quantizer: Quantizer, schemes: Sequence[str], ranking: Sequence[str], tune: Callable[[int], Any]
 ) -> dict[str, Path]:
-    """Write one file per scheme into the maker's scratch folder; ``ranking``: layers, the most sensitive first.
+    """Write one file per scheme into the quantizer's scratch folder; ``ranking``: layers, the most sensitive first.
 
     ``tune(N)`` gives the student after N epochs of quantization-aware training, a training.models.Classifier.
     """
-    files = {scheme: maker.scratch / f"scheme_{scheme}.onnx" for scheme in schemes}
+    files = {scheme: quantizer.scratch / f"scheme_{scheme}.onnx" for scheme in schemes}
     whole = {"default": True, "per_tensor": False}
     for scheme, file in files.items():
         if scheme in whole:
-            maker.default(file, tail=whole[scheme])
+            quantizer.default(file, tail=whole[scheme])
         elif scheme in METHODS:
-            maker.static(file, scheme)  # type: ignore[arg-type]
+            quantizer.static(file, scheme)  # type: ignore[arg-type]
         elif scheme.startswith("mixed_"):
-            maker.static(file, "minmax", in_float=ranking[: int(scheme.removeprefix("mixed_"))])
+            quantizer.static(file, "minmax", in_float=ranking[: int(scheme.removeprefix("mixed_"))])
         elif scheme.startswith("qat_"):
-            _static_of(tune(int(scheme.removeprefix("qat_"))), maker, file)
+            _static_of(tune(int(scheme.removeprefix("qat_"))), quantizer, file)
         else:
-            {"dynamic": maker.dynamic, "weight_only": maker.weight_only}[scheme](file)
+            {"dynamic": quantizer.dynamic, "weight_only": quantizer.weight_only}[scheme](file)
     return files
 
 
-def _static_of(classifier: Any, maker: Quantizer, file: Path) -> None:
-    """``minmax`` of another student than the maker's. Rounded weights leave no bias to correct."""
+def _static_of(classifier: Any, quantizer: Quantizer, file: Path) -> None:
+    """``minmax`` of another student than the quantizer's. Rounded weights leave no bias to correct."""
     folder = file.with_suffix("")
     folder.mkdir()
-    onnx_export.to_onnx(classifier, maker.images.shape[1], maker.images.shape[2], folder / "fp32.onnx")
-    Quantizer(folder / "fp32.onnx", maker.images, folder).static(file, "minmax")
+    onnx_export.to_onnx(classifier, quantizer.images.shape[1], quantizer.images.shape[2], folder / "fp32.onnx")
+    Quantizer(folder / "fp32.onnx", quantizer.images, folder).static(file, "minmax")
 
 
 def measure(

@@ -35,7 +35,7 @@ def fold(model: Classifier, sample: Tensor) -> Classifier:
     """A copy in which each batch norm that follows a convolution is part of it; ``sample`` (n, 3, H, W) in [0, 1].
 
     Raises:
-        UserError: the copy does not answer as the model does.
+        UserError: the copy does not compute what the model does.
     """
     folded = copy.deepcopy(model).eval()
     names: dict[Any, str] = {module: name for name, module in folded.named_modules()}
@@ -137,20 +137,20 @@ def _followers(model: nn.Module, sample: Tensor, kind: type | tuple[type, ...]) 
     Found by running, because a network's modules do not say in which order they are called.
     """
     made: list[tuple[Tensor, nn.Conv2d]] = []
-    found: list[tuple[Any, nn.Conv2d]] = []
+    pairs: list[tuple[Any, nn.Conv2d]] = []
 
     def returned(module: nn.Conv2d, _: tuple[Tensor], output: Tensor) -> None:
         made.append((output, module))
 
-    def given(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        found.extend((module, convolution) for output, convolution in made if output is inputs[0])
+    def received(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        pairs.extend((module, convolution) for output, convolution in made if output is inputs[0])
 
     convolutions = [
         module.register_forward_hook(returned) for module in model.modules() if isinstance(module, nn.Conv2d)
     ]
-    others = [module.register_forward_pre_hook(given) for module in model.modules() if isinstance(module, kind)]
+    others = [module.register_forward_pre_hook(received) for module in model.modules() if isinstance(module, kind)]
     with torch.no_grad():
         model(sample)
     for hook in convolutions + others:
         hook.remove()
-    return found
+    return pairs

@@ -101,7 +101,7 @@ def _keep_freed_memory() -> None:
 def fit(model: Classifier, loss: Loss, run: TrainingRun, log: Log) -> tuple[Classifier, History]:
     """Train ``model`` in place; return it with the weights of the epoch ``keep`` names, and the history.
 
-    ``log(row, epoch)`` is told each finished epoch, those of a resumed training too. Of several
+    ``log(row, epoch)`` is called after each epoch, and for those of a resumed training too. Of several
     processes only the first returns.
 
     Raises:

@@ -114,13 +114,13 @@ def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of ``FILE@SHA256``, and what to say of where they are from."""
     name, _, wanted = weights.rpartition("@")
     try:
-        found = sha256(name)
+        digest = sha256(name)
     except OSError:
         raise UserError(f"the weights {name} named in params.yaml cannot be read; correct weights") from None
-    if found != wanted:
+    if digest != wanted:
         raise UserError(
-            f"{name} is not the file named in params.yaml, its SHA-256 is {found}; bring that file back (`dvc pull` "
-            f"if it was added), or write weights: {name}@{found}"
+            f"{name} is not the file named in params.yaml, its SHA-256 is {digest}; bring that file back (`dvc pull` "
+            f"if it was added), or write weights: {name}@{digest}"
         )
     try:
         if name.endswith(".safetensors"):
@@ -132,7 +132,7 @@ def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
     except Exception as error:  # both formats have many ways to be no such file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} holds no weights that can be read safely ({reason}); save a state_dict") from None
-    return tensors, f"{Path(name).name}, sha256 {found}"
+    return tensors, f"{Path(name).name}, sha256 {digest}"
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor], spec: Model) -> None:

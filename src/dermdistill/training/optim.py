@@ -15,7 +15,7 @@ from dermdistill.training.models import Classifier
 
 
 def parameter_groups(model: Classifier, settings: Train) -> list[dict[str, Any]]:
-    """Biases and normalisation are left alone by weight decay; lower layers learn more slowly if so asked.
+    """Biases and normalisation are left alone by weight decay; lower layers learn more slowly with ``layer_decay`` < 1.
 
     With ``layer_decay`` d, the k-th layer below the head learns at dᵏ of its rate (discriminative rates).
     """
