@@ -20,7 +20,7 @@ from dermdistill.core.files import atomic, write_json
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import corrupted, protocol, robustness
-from dermdistill.ingest import outside, pixels
+from dermdistill.ingest import external_set, pixels
 from dermdistill.ingest.archives import Reader
 from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.metrics.metrics import rounded
@@ -42,8 +42,8 @@ def evaluate(
     Raises:
         UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
     """
-    table = outside.read_labels(labels)
-    readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
+    table = external_set.read_labels(labels)
+    readers = dict(zip(table["image_id"], external_set.match(table, images, labels), strict=True))
     p, prints = _run(detector, readers)
     twins = _shared(readers, prints, shared, detector)
     kept = _unseen(table, twins)
