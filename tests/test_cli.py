@@ -52,7 +52,7 @@ def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """The one image that the model is said to have been made with."""
     image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     (tmp_path / "data").mkdir()
-    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
+    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.IMAGE_HASHES, index=False)
     monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
     return image
 
@@ -194,8 +194,8 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     assert dropped == {key: value for key, value in without.items() if key != "shared"}
     cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
     assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
-    (tmp_path / overlap.FINGERPRINTS).unlink()
-    assert "fingerprints.csv is missing" in refusal(*call)
+    (tmp_path / overlap.IMAGE_HASHES).unlink()
+    assert "image_hashes.csv is missing" in refusal(*call)
 
 
 def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
