@@ -82,12 +82,7 @@ def write(
             name = f"ISIC_{next(ids)}"
             files[name] = jpeg(camera.photograph(lens, ground, height, width))
             rows.append(f"HAM_{FIRST_ID + n},{name},{fields}")
-    # The table goes first: it is what marks an interrupted folder as a phantom that may be rewritten.
-    rows.sort(key=lambda row: row.split(",")[1])
-    write_text(directory / TABLE, "\n".join([HEADER, *rows]) + "\n")
-    names = sorted(files)
-    for part, members in zip(PARTS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True):
-        _archive(directory / part, {name: files[name] for name in members})
+    _store(directory, rows, files)
 
 
 def draw(rng: np.random.Generator, dx: str, height: int, width: int) -> np.ndarray:
@@ -130,6 +125,16 @@ def _record(rng: np.random.Generator, dx: str) -> tuple[str, int]:
     site = rng.choice(list(_SITES), p=list(_SITES.values()))
     count = int(rng.choice((1, 2, 3, 4), p=_VIEWS.get(dx, _VIEWS_OTHER)))
     return f"{dx},{kind},{age},{sex},{site}", count
+
+
+def _store(directory: Path, rows: list[str], files: dict[str, bytes]) -> None:
+    """Write the table, sorted by image id, and half of the files into each archive."""
+    # The table goes first: it marks an interrupted folder as a phantom, which may be rewritten.
+    rows = sorted(rows, key=lambda row: row.split(",")[1])
+    write_text(directory / TABLE, "\n".join([HEADER, *rows]) + "\n")
+    names = sorted(files)
+    for part, members in zip(PARTS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True):
+        _archive(directory / part, {name: files[name] for name in members})
 
 
 def _archive(path: Path, files: dict[str, bytes]) -> None:
