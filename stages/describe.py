@@ -1,4 +1,4 @@
-"""Draw what the data look like: distributions, a montage of each diagnosis, confirmed and rejected twins."""
+"""describe: draw distributions, a montage of every diagnosis, and confirmed and rejected candidates for duplicates."""
 
 import sys
 
@@ -30,7 +30,7 @@ def main() -> None:
     for name, rows in (("confirmed", confirmed), ("rejected", ~confirmed)):
         panel = dataset.pairs(images, table, different[rows])
         if panel is not None:
-            plots.save(panel, f"{PICTURES}/twins_{name}.png")
+            plots.save(panel, f"{PICTURES}/duplicates_{name}.png")
     write_json("metrics/describe.json", dataset.statistics(sources, colours))
 
 

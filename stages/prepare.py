@@ -1,4 +1,4 @@
-"""Decode the raw images once into one array, and clean the metadata table."""
+"""prepare: decode the raw images into one array, and clean the metadata table."""
 
 import sys
 

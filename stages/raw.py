@@ -1,4 +1,4 @@
-"""Check that the raw data are there and fit together, before anything else is tried."""
+"""raw: check that the raw data are complete, before anything else runs."""
 
 import sys
 

@@ -17,7 +17,7 @@ from PIL import Image
 from dermdistill import cli
 from dermdistill.core.classes import CLASSES
 from dermdistill.deployment.runtime import Detector
-from dermdistill.ingest import outside
+from dermdistill.ingest import external_set
 from dermdistill.splitting import image_hashes, overlap
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
@@ -52,7 +52,7 @@ def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """The one image that the model is said to have been made with."""
     image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     (tmp_path / "data").mkdir()
-    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.FINGERPRINTS, index=False)
+    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.IMAGE_HASHES, index=False)
     monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
     return image
 
@@ -175,7 +175,7 @@ def test_unknown_lesions_are_not_one_lesion(tmp_path: Path) -> None:
     written = ["NA", "nan", "None", " ", "", "n/a", "L1", "L1"]
     rows = [(f"i{n}", "mel", lesion) for n, lesion in enumerate(written)]
     write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *rows])
-    assert outside.read_labels(tmp_path / "some.csv")["lesion_id"].nunique() == 7
+    assert external_set.read_labels(tmp_path / "some.csv")["lesion_id"].nunique() == 7
 
 
 def test_images_that_were_trained_on_are_refused_dropped_or_kept(
@@ -194,8 +194,8 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     assert dropped == {key: value for key, value in without.items() if key != "shared"}
     cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
     assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
-    (tmp_path / overlap.FINGERPRINTS).unlink()
-    assert "fingerprints.csv is missing" in refusal(*call)
+    (tmp_path / overlap.IMAGE_HASHES).unlink()
+    assert "image_hashes.csv is missing" in refusal(*call)
 
 
 def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
@@ -267,7 +267,7 @@ def test_traits_and_lesions_beside_one_hot_labels_are_read(labelled: Path, tmp_p
         head, *rows = csv.reader(stream)
     more = [(*row, f"L{n // 2}" if n else "", 10 * (n % 9), "histopathology") for n, row in enumerate(rows)]
     write(tmp_path / "more.csv", [(*head, "lesion_id", "age_approx", "diagnosis_confirm_type"), *more])
-    found = outside.read_labels(tmp_path / "more.csv").set_index("image_id")
+    found = external_set.read_labels(tmp_path / "more.csv").set_index("image_id")
     assert found.loc[rows[0][0], "lesion_id"] == rows[0][0]  # left empty: a lesion of its own
     assert found.loc[rows[5][0], ["lesion_id", "age", "dx_type"]].tolist() == ["L2", 50, "histo"]
 

@@ -12,7 +12,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| ([^|`]+) \| (.+) \|$", README.split("## How to")[1].split("\n## ")[0], re.M))
 del ROWS["to"]
 ELSEWHERE = {  # row → the test that runs it; most take minutes and are not run twice
-    "use other data or your own split": "test_splits.py::test_a_frozen_split_is_kept_and_its_crossing_twins_are_named",
+    "use other data or your own split": "test_splits.py::test_a_frozen_split_is_kept_and_its_duplicates_are_named",
     "distil in another way": "test_losses.py::test_every_method_trains_a_student_of_its_own",
     "learn from several teachers": "test_experiments.py::test_students_depend_on_their_own_teachers_alone",
     "compare all ways on val": "test_ablation.py::test_three_cells_through_the_queue_and_nothing_twice",

@@ -102,7 +102,7 @@ def split(args: argparse.Namespace) -> None:
     if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
         raise UserError(f"{args.table} needs the columns part and lesion_id or image_id")
     try:
-        lesions = splits.given(rows, data)
+        lesions = splits.custom_assignment(rows, data)
     except ValueError as error:
         raise UserError(f"{args.table} {error}; correct it") from None
     write_json("data/splits/assignment.json", {"settings": {}, "frozen": True, "lesions": lesions})

@@ -20,7 +20,7 @@ from dermdistill.core.files import atomic, write_json
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import corrupted, protocol, robustness
-from dermdistill.ingest import outside, pixels
+from dermdistill.ingest import external_set, pixels
 from dermdistill.ingest.archives import Reader
 from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.metrics.metrics import rounded
@@ -42,11 +42,11 @@ def evaluate(
     Raises:
         UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
     """
-    table = outside.read_labels(labels)
-    readers = dict(zip(table["image_id"], outside.match(table, images, labels), strict=True))
-    p, prints = _run(detector, readers)
-    twins = _shared(readers, prints, shared, detector)
-    kept = _unseen(table, twins)
+    table = external_set.read_labels(labels)
+    readers = dict(zip(table["image_id"], external_set.match(table, images, labels), strict=True))
+    p, hashes = _run(detector, readers)
+    matches = _shared(readers, hashes, shared, detector)
+    kept = _unseen(table, matches)
     left_out, table = len(table) - len(kept), table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
@@ -70,50 +70,50 @@ def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) 
 
 
 def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, 7) and fingerprints (N, 32)."""
+    """Probabilities (N, 7) and image hashes (N, 32) uint8."""
     names = list(readers)
     parts: list[np.ndarray] = []
-    prints: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []
     with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
         for start in range(0, len(names), BATCH):
             chunk = names[start : start + BATCH]
             read = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
             parts.append(detector.predict(np.stack(read)))
-            prints += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in read]
+            hashes += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in read]
             bar.update(len(chunk))
-    return np.concatenate(parts), np.stack(prints)
+    return np.concatenate(parts), np.stack(hashes)
 
 
-def _shared(readers: dict[str, Reader], prints: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
+def _shared(readers: dict[str, Reader], hashes: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
     """Images to leave out → the image of train or val each of them looks like."""
     if shared == "keep":
         return {}
     folder = overlap.root()
     if folder is None:
-        missing = overlap.FINGERPRINTS
+        missing = overlap.IMAGE_HASHES
         raise UserError(f"{missing} is missing, so images of train or val would go unseen; use --shared keep")
     names = list(readers)
-    twins = overlap.copies(names, prints, folder)
-    if not twins or shared == "drop":
-        twins = _photographs(readers, folder) | twins
-    some = ", ".join(f"{a} (as {b})" for a, b in list(twins.items())[:5])
-    if twins and shared == "refuse":
+    matches = overlap.copies(names, hashes, folder)
+    if not matches or shared == "drop":
+        matches = _photographs(readers, folder) | matches
+    some = ", ".join(f"{a} (as {b})" for a, b in list(matches.items())[:5])
+    if matches and shared == "refuse":
         raise UserError(
-            f"{len(twins)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
+            f"{len(matches)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
             "give others, or --shared drop to leave them out"
         )
-    if twins:
-        print(f"note: {len(twins)} images of train or val are left out: {some}", file=sys.stderr)
-    return twins
+    if matches:
+        print(f"note: {len(matches)} images of train or val are left out: {some}", file=sys.stderr)
+    return matches
 
 
-def _unseen(table: pd.DataFrame, twins: dict[str, str]) -> np.ndarray:
-    """Rows of ``table`` that may judge: of no lesion that one of ``twins`` shows, whichever photograph it is."""
-    seen = table["lesion_id"][table["image_id"].isin(list(twins))]
+def _unseen(table: pd.DataFrame, matches: dict[str, str]) -> np.ndarray:
+    """Rows of ``table`` that may judge: of no lesion that one of ``matches`` shows, whichever photograph it is."""
+    seen = table["lesion_id"][table["image_id"].isin(list(matches))]
     kept = np.flatnonzero(~table["lesion_id"].isin(seen))
     if not len(kept):
         raise UserError("every lesion is one of train or val; nothing is left to judge on")
-    if more := len(table) - len(kept) - len(twins):
+    if more := len(table) - len(kept) - len(matches):
         print(f"note: {more} more images of the same lesions are left out", file=sys.stderr)
     return kept
 

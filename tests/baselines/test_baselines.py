@@ -1,4 +1,4 @@
-"""Hand-crafted features measure what they are named after, and every classical model learns from them."""
+"""Hand-crafted features measure what their names say, and every classical model learns from them."""
 
 from pathlib import Path
 
@@ -34,8 +34,8 @@ def test_of_two_dark_pieces_the_central_one_is_taken() -> None:
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("quick", [True, False])
 def test_an_empty_picture_has_finite_features(value: int, quick: bool) -> None:
-    found = features.extract(np.full((60, 80, 3), value, np.uint8), quick)
-    assert np.isfinite(list(found.values())).all()
+    values = features.extract(np.full((60, 80, 3), value, np.uint8), quick)
+    assert np.isfinite(list(values.values())).all()
 
 
 def test_features_mean_what_they_are_called() -> None:
@@ -81,9 +81,9 @@ def test_every_baseline_learns_repeats_and_gives_an_unseen_diagnosis_nothing(nam
 def test_stages_write_predictions_of_val_and_holdout(project: Path, run_stage: RunStage) -> None:
     change_params(project, {"baselines.train_images": 40})
     assert run_stage("baseline", "forest", cwd=project).stderr.startswith("error: data/features")
-    assert run_stage("features", cwd=project).returncode == 0
+    assert run_stage("baseline_features", cwd=project).returncode == 0
     done = run_stage("baseline", "forest", cwd=project)
     assert done.returncode == 0, done.stderr
     for part in ("val", "holdout"):
-        known = predictions.read(project / f"predictions/{part}/baseline_forest.csv")
-        assert len(known) > 3 and known.probabilities.max() < 1
+        forest = predictions.read(project / f"data/predictions/baseline_forest/{part}.csv")
+        assert len(forest) > 3 and forest.probabilities.max() < 1

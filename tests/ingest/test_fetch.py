@@ -123,7 +123,7 @@ class Publisher:
         self.reset = False  # … with a reset, else it just ends
         self.status = 200
         self.raw_listing: bytes | None = None
-        self.asked: list[tuple[int, str | None]] = []  # file id, Range
+        self.requests: list[tuple[int, str | None]] = []  # file id, Range
         self.sent: dict[int, int] = dict.fromkeys(self.files, 0)
         publisher = self
 
@@ -157,7 +157,7 @@ class Publisher:
 
     def send_file(self, request: BaseHTTPRequestHandler, file_id: int) -> None:
         whole, wanted = self.files[file_id], request.headers.get("Range")
-        self.asked.append((file_id, wanted))
+        self.requests.append((file_id, wanted))
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.ranges else 0
         body, limit = whole[start:], self.stop_after.pop(file_id, None)
         status = 206 if wanted and self.ranges else 200
@@ -215,7 +215,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_a_download_brings_the_three_files_and_cleans_up(publisher: Publisher, place: Place) -> None:
     place.download(publisher)
     assert place.complete(publisher) and not place.parts.exists()
-    assert publisher.asked == [(i, None) for i in fetch.FILES]
+    assert publisher.requests == [(i, None) for i in fetch.FILES]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -229,25 +229,25 @@ def test_a_reset_connection_is_one_sentence_and_the_next_try_goes_on(
     assert 0 < have <= half
     place.download(publisher)
     assert place.complete(publisher)
-    assert publisher.asked[1] == (PART, f"bytes={have}-")
+    assert publisher.requests[1] == (PART, f"bytes={have}-")
     again = len(publisher.files[PART]) - (have if ranges else 0)  # without ranges the whole file is sent again
     assert publisher.sent[PART] == half + again
 
 
-def test_a_connection_that_just_ends_is_gone_on_with(publisher: Publisher, place: Place) -> None:
+def test_a_connection_that_just_ends_is_resumed(publisher: Publisher, place: Place) -> None:
     half = len(publisher.files[PART]) // 2
     publisher.stop_after = {PART: half}
     assert "run `make data` again" in place.refused(publisher)
     assert (place.parts / PARTS[0]).stat().st_size == half
     place.download(publisher)
-    assert place.complete(publisher) and publisher.asked[1] == (PART, f"bytes={half}-")
+    assert place.complete(publisher) and publisher.requests[1] == (PART, f"bytes={half}-")
 
 
-def test_what_has_arrived_is_not_asked_for_again(publisher: Publisher, place: Place) -> None:
+def test_what_has_arrived_is_not_requested_again(publisher: Publisher, place: Place) -> None:
     publisher.stop_after, publisher.reset = {3172584: 10}, True
     place.refused(publisher)
     place.download(publisher)
-    assert [file_id for file_id, _ in publisher.asked].count(PART) == 1 and place.complete(publisher)
+    assert [file_id for file_id, _ in publisher.requests].count(PART) == 1 and place.complete(publisher)
 
 
 def test_a_file_with_another_md5_is_deleted_and_fetched_anew(publisher: Publisher, place: Place) -> None:

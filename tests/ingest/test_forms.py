@@ -1,4 +1,4 @@
-"""Every form in which HAM10000 or another set comes gives one clean table, and says whether lesions are known."""
+"""Every form of HAM10000 or another data set gives one clean table, and says whether lesion ids are known."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.errors import UserError
-from dermdistill.ingest import forms
+from dermdistill.ingest import vocabulary
 from dermdistill.ingest.archives import find_images
 from dermdistill.ingest.dermamnist import LABELS
 from dermdistill.ingest.fetch import bring
@@ -33,7 +33,7 @@ def ham(raw: Path) -> pd.DataFrame:
 
 def as_challenge(raw: Path, grouped: bool = True) -> None:
     """The layout of the ISIC 2018 challenge: images in one folder, truth and grouping in files of their own."""
-    table, said = ham(raw), {ours: words for words, ours in forms.CONFIRMED.items()}
+    table, theirs = ham(raw), {ours: words for words, ours in vocabulary.CONFIRMATIONS.items()}
     (raw / TABLE).unlink()
     for name in PARTS:
         with zipfile.ZipFile(raw / name) as archive:
@@ -47,7 +47,7 @@ def as_challenge(raw: Path, grouped: bool = True) -> None:
     truth.to_csv(folder / "ISIC2018_Task3_Training_GroundTruth.csv", index=False)
     if grouped:
         columns = {"image": table["image_id"], "lesion_id": table["lesion_id"]}
-        groups = pd.DataFrame(columns | {"diagnosis_confirm_type": table["dx_type"].map(said)})
+        groups = pd.DataFrame(columns | {"diagnosis_confirm_type": table["dx_type"].map(theirs)})
         groups.to_csv(raw / "ISIC2018_Task3_Training_LesionGroupings.csv", index=False)
 
 
@@ -90,30 +90,30 @@ def test_the_challenge_layout_is_the_same_data(phantom_raw: Path, raw: Path, tmp
 
 def test_without_the_grouping_table_lesions_are_unknown(raw: Path) -> None:
     as_challenge(raw, grouped=False)
-    found = open_raw(raw)
-    assert not found.lesions_known and (found.table["lesion_id"] == found.table["image_id"]).all()
+    data = open_raw(raw)
+    assert not data.lesions_known and (data.table["lesion_id"] == data.table["image_id"]).all()
 
 
 def test_dermamnist_trains_but_its_lesions_are_unknown(phantom_raw: Path, raw: Path, tmp_path: Path) -> None:
     as_dermamnist(raw)
-    found = open_raw(raw)
-    report = prepare(found, tmp_path / "out", 30, 40)
+    data = open_raw(raw)
+    report = prepare(data, tmp_path / "out", 30, 40)
     assert report["form"] == "DermaMNIST" and not report["lesions_known"]
-    assert found.table["dx"].value_counts().to_dict() == ham(phantom_raw)["dx"].value_counts().to_dict()
-    assert set(found.table["dx"]) <= set(CLASSES)
+    assert data.table["dx"].value_counts().to_dict() == ham(phantom_raw)["dx"].value_counts().to_dict()
+    assert set(data.table["dx"]) <= set(CLASSES)
     with np.load(raw / "dermamnist.npz") as arrays:
         square = Image.fromarray(arrays["test_images"][0])
-    row = list(found.table["image_id"]).index("dermamnist_test_00000")
+    row = list(data.table["image_id"]).index("dermamnist_test_00000")
     wanted = np.asarray(square.resize((40, 30), Image.Resampling.BICUBIC), np.float64)  # nothing cut off, 4:3 again
     assert np.abs(np.load(tmp_path / "out/images.npy")[row] - wanted).mean() < 4
 
 
 def test_columns_and_words_of_another_set_are_recognised(phantom_raw: Path, raw: Path) -> None:
     as_mapped(raw)
-    found, wanted = open_raw(raw), open_raw(phantom_raw)
-    assert found.form == "mapped" and found.lesions_known
+    data, wanted = open_raw(raw), open_raw(phantom_raw)
+    assert data.form == "mapped" and data.lesions_known
     for column in ("image_id", "lesion_id", "dx", "age", "sex"):
-        assert list(found.table[column].astype(str)) == list(wanted.table[column].astype(str)), column
+        assert list(data.table[column].astype(str)) == list(wanted.table[column].astype(str)), column
 
 
 def test_a_mapping_file_names_what_is_not_recognised(phantom_raw: Path, raw: Path) -> None:
@@ -191,8 +191,8 @@ def test_one_reader_for_folders_and_zips(tmp_path: Path) -> None:
         archive.writestr("deep/er/two.jpeg", b"2")
         archive.writestr("__MACOSX/deep/._two.jpeg", b"")
         archive.writestr("deep/notes.txt", b"")
-    found = find_images(tmp_path / "a")
-    assert set(found) == {"one", "two"} and found["two"]() == b"2" and found["one"]() == buffer.getvalue()
+    readers = find_images(tmp_path / "a")
+    assert set(readers) == {"one", "two"} and readers["two"]() == b"2" and readers["one"]() == buffer.getvalue()
     assert set(find_images(tmp_path / "a/two.zip")) == {"two"}
     with pytest.raises(UserError, match="neither a folder nor a zip"):
         find_images(tmp_path / "absent")

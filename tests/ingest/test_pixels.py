@@ -1,4 +1,4 @@
-"""Any image becomes upright RGB of the asked size, never stretched; the same from a path and from bytes."""
+"""Any image becomes upright RGB of the requested size, never stretched; the same from a path and from bytes."""
 
 import io
 from pathlib import Path
@@ -48,18 +48,18 @@ sides, targets = st.integers(16, 300), st.integers(1, 200)
 
 
 @given(sides, sides, targets, targets, st.sampled_from(["PNG", "JPEG"]))
-def test_any_size_becomes_the_asked_one(width: int, height: int, to_height: int, to_width: int, kind: str) -> None:
-    found = read(encode(Image.new("RGB", (width, height), COLOUR), kind), to_height, to_width)
-    assert found.shape == (to_height, to_width, 3) and found.dtype == np.uint8
-    assert np.abs(found.astype(int) - COLOUR).max() <= 4  # JPEG rounds
+def test_any_size_becomes_the_requested_one(width: int, height: int, to_height: int, to_width: int, kind: str) -> None:
+    result = read(encode(Image.new("RGB", (width, height), COLOUR), kind), to_height, to_width)
+    assert result.shape == (to_height, to_width, 3) and result.dtype == np.uint8
+    assert np.abs(result.astype(int) - COLOUR).max() <= 4  # JPEG rounds
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("size", [(600, 450), (450, 600), (500, 500), (900, 300), (61, 203)])
 def test_a_centred_circle_stays_round_whatever_the_aspect(size: tuple[int, int], kind: str) -> None:
     radius = min(size) * 0.25
-    found = read(encode(disc(*size, radius), kind))
-    across, down = spread(found)
+    result = read(encode(disc(*size, radius), kind))
+    across, down = spread(result)
     assert across == pytest.approx(down, rel=0.03)
     scale = max(WIDTH / size[0], HEIGHT / size[1])  # the crop fills the frame
     assert across == pytest.approx(scale * radius / 2, rel=0.05)  # a disc's deviation is half its radius
@@ -68,10 +68,10 @@ def test_a_centred_circle_stays_round_whatever_the_aspect(size: tuple[int, int],
 def test_a_four_by_three_image_is_not_cropped() -> None:
     image = Image.new("RGB", (400, 300), "black")
     ImageDraw.Draw(image).rectangle((0, 0, 399, 299), outline="white", width=10)
-    found = read(encode(image))
-    for edge in (found[0], found[-1], found[:, 0], found[:, -1]):
+    result = read(encode(image))
+    for edge in (result[0], result[-1], result[:, 0], result[:, -1]):
         assert edge.min() > 200
-    assert found[10:-10, 10:-10].max() < 20
+    assert result[10:-10, 10:-10].max() < 20
 
 
 def test_the_crop_takes_the_centre() -> None:
@@ -82,8 +82,8 @@ def test_the_crop_takes_the_centre() -> None:
 
 def test_shrinking_is_antialiased() -> None:
     checks = (np.indices((480, 640)).sum(0) % 2 * 255).astype(np.uint8)
-    found = read(encode(Image.fromarray(checks)))
-    assert np.abs(found.astype(int) - 127).max() < 10  # without a filter: black and white, or all of one
+    result = read(encode(Image.fromarray(checks)))
+    assert np.abs(result.astype(int) - 127).max() < 10  # without a filter: black and white, or all of one
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -98,8 +98,8 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     stored = upright.transpose(Image.Transpose[turn[orientation]]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = read(encode(stored, kind, exif=exif)).astype(int)
-    corners = [found[12, 15], found[12, 65], found[48, 15], found[48, 65]]
+    result = read(encode(stored, kind, exif=exif)).astype(int)
+    corners = [result[12, 15], result[12, 65], result[48, 15], result[48, 65]]
     expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)]
     assert np.abs(np.array(corners) - expected).max() <= 12
 
@@ -111,16 +111,16 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
 )  # fmt: skip
 def test_colour_modes_keep_their_colour(mode: str, kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
-    found = read(encode(Image.new("RGB", (64, 48), COLOUR).convert(mode), kind, **options))
-    assert np.abs(found.astype(int) - COLOUR).max() <= 4
+    result = read(encode(Image.new("RGB", (64, 48), COLOUR).convert(mode), kind, **options))
+    assert np.abs(result.astype(int) - COLOUR).max() <= 4
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF"])
 def test_a_palette_is_looked_up(kind: str) -> None:
     image = Image.new("RGB", (64, 48), COLOUR)
     image.paste((10, 20, 30), (32, 0, 64, 48))
-    found = read(encode(image.quantize(2), kind))
-    assert (found[:, :35] == COLOUR).all() and (found[:, -35:] == (10, 20, 30)).all()
+    result = read(encode(image.quantize(2), kind))
+    assert (result[:, :35] == COLOUR).all() and (result[:, -35:] == (10, 20, 30)).all()
 
 
 def test_an_alpha_channel_hides_nothing() -> None:
@@ -131,9 +131,9 @@ def test_an_alpha_channel_hides_nothing() -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
 def test_grey_becomes_three_equal_channels(mode: str) -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1)))
-    found = read(encode(ramp.convert(mode)))
-    assert (found[..., 0] == found[..., 1]).all() and (found[..., 1] == found[..., 2]).all()
-    assert found[:, :5].mean() < 60 and found[:, -5:].mean() > 195
+    result = read(encode(ramp.convert(mode)))
+    assert (result[..., 0] == result[..., 1]).all() and (result[..., 1] == result[..., 2]).all()
+    assert result[:, :5].mean() < 60 and result[:, -5:].mean() > 195
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -144,8 +144,8 @@ def test_sixteen_bit_grey_keeps_its_range_and_orientation(kind: str) -> None:
     exif = Image.Exif()
     for orientation in (1, 3):
         exif[0x0112] = orientation
-        found = read(encode(ramp, kind, exif=exif)).astype(float)
-        assert np.abs(found.mean((0, 2))[:: 2 - orientation] - expected).max() < 5
+        result = read(encode(ramp, kind, exif=exif)).astype(float)
+        assert np.abs(result.mean((0, 2))[:: 2 - orientation] - expected).max() < 5
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])

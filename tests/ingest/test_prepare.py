@@ -133,7 +133,7 @@ def test_extra_columns_and_images_without_a_row_are_ignored_and_counted(
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "P", "I;16", "RGBA"])
 def test_other_colour_modes_and_a_wrong_extension_are_read(raw: Path, tmp_path: Path, mode: str) -> None:
-    """What a table of faults must also tell: these are none."""
+    """These are no faults."""
     if mode == "I;16":
         picture = Image.fromarray(np.full((60, 80), 40_000, np.uint16))
     else:
@@ -181,12 +181,12 @@ def first_age(text: str) -> str:
     return next(f",{row.split(',')[4]}," for row in text.splitlines()[1:] if row.split(",")[4])
 
 
-def test_identical_pixels_have_identical_fingerprints(raw: Path, tmp_path: Path) -> None:
-    def twin(members: dict[str, bytes]) -> None:
+def test_identical_pixels_have_identical_hashes(raw: Path, tmp_path: Path) -> None:
+    def copy_first(members: dict[str, bytes]) -> None:
         first, second = list(members)[:2]
         members[second] = members[first]
 
-    rezip(raw, twin)
+    rezip(raw, copy_first)
     assert prepare(open_raw(raw), tmp_path / "out", *SIZE)["identical_pixels"] == 1
 
 

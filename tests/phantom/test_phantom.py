@@ -45,7 +45,7 @@ def test_same_seed_same_bytes_other_seed_other_images(folder: Path, tmp_path: Pa
     assert all(_content(tmp_path / "other")[name] != content for name, content in _content(folder).items())
 
 
-def test_table_has_the_raw_columns_and_every_row_an_image_of_the_asked_size(folder: Path) -> None:
+def test_table_has_the_raw_columns_and_every_row_an_image_of_the_requested_size(folder: Path) -> None:
     text = (folder / "HAM10000_metadata.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "lesion_id,image_id,dx,dx_type,age,sex,localization"
     listed = [f"{row['image_id']}.jpg" for row in _rows(folder)]

@@ -1,4 +1,4 @@
-"""The audit finds what it promises: all near hashes, photographs of one lesion, and no more than those."""
+"""The audit finds all near hashes and photographs of one lesion, and confirms no pair of two lesions."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from dermdistill.errors import UserError
 from dermdistill.phantom import camera, tissue
 from dermdistill.splitting import candidates, duplicates, geometry, image_hashes, overlap
 from stages import audit as stage
-from stages import fingerprints as fingerprint_stage
+from stages import metadata
 
 THRESHOLDS = duplicates.Thresholds(votes=4, hash_distance=4, inliers=10, correlation=0.1)
 
@@ -32,9 +32,9 @@ codes = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 255), max_size=60).m
 
 
 @given(codes, st.integers(0, 8))
-def test_near_finds_exactly_what_comparing_all_pairs_finds(found: np.ndarray, distance: int) -> None:
-    pairs = candidates.near(found, distance)
-    assert {tuple(pair) for pair in pairs.tolist()} == brute(found, distance)
+def test_near_finds_exactly_what_comparing_all_pairs_finds(hashes: np.ndarray, distance: int) -> None:
+    pairs = candidates.near(hashes, distance)
+    assert {tuple(pair) for pair in pairs.tolist()} == brute(hashes, distance)
     assert pairs.tolist() == sorted(pairs.tolist())
 
 
@@ -48,31 +48,30 @@ def views(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.array(pictures), np.repeat(np.arange(count), 2)
 
 
+Phantoms = tuple[np.ndarray, np.ndarray, duplicates.Descriptors]  # images, their lesions, their descriptors
+
+
 @pytest.fixture(scope="module")
-def known() -> tuple[np.ndarray, np.ndarray, duplicates.Descriptors]:
+def phantoms() -> Phantoms:
     images, lesion = views(12)
-    return images, lesion, duplicates.describe(images)
+    return images, lesion, duplicates.compute_descriptors(images)
 
 
-def test_photographs_of_one_lesion_are_told_from_those_of_two(
-    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
-) -> None:
-    images, lesion, prints = known
+def test_photographs_of_one_lesion_are_confirmed_and_those_of_two_are_not(phantoms: Phantoms) -> None:
+    images, lesion, descriptors = phantoms
     every = np.array([(i, j) for i in range(len(images)) for j in range(i + 1, len(images))])
-    table = duplicates.verify(images, prints.features, every, THRESHOLDS)
+    table = duplicates.verify(images, descriptors.features, every, THRESHOLDS)
     same = lesion[every[:, 0]] == lesion[every[:, 1]]
     assert table["confirmed"][same].mean() > 0.5 and not table["confirmed"][~same].any()
 
 
-def test_a_turned_zoomed_and_recoloured_copy_is_confirmed(
-    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
-) -> None:
-    image = known[0][0]
+def test_a_turned_zoomed_and_recoloured_copy_is_confirmed(phantoms: Phantoms) -> None:
+    image = phantoms[0][0]
     turned = Image.fromarray(image).rotate(25, Image.Resampling.BICUBIC, expand=False).crop((30, 22, 170, 128))
     other = np.clip(np.asarray(turned.resize((200, 150), Image.Resampling.BICUBIC)) * [0.8, 0.9, 1.0] + 10, 0, 255)
     planes = [geometry.grey(picture.astype(np.uint8)) for picture in (image, other)]
-    found = geometry.match(*planes, *map(geometry.features, planes))
-    assert found.inliers >= 20 and found.correlation > 0.5 and found.scale == pytest.approx(200 / 140, rel=0.03)
+    result = geometry.match(*planes, *map(geometry.features, planes))
+    assert result.inliers >= 20 and result.correlation > 0.5 and result.scale == pytest.approx(200 / 140, rel=0.03)
 
 
 def test_pictures_without_features_match_nothing() -> None:
@@ -82,22 +81,24 @@ def test_pictures_without_features_match_nothing() -> None:
     assert candidates.near(np.zeros(0, np.uint64), 3).shape == (0, 2)
 
 
-def test_equal_pictures_are_twins_however_little_they_show() -> None:
+def test_equal_images_are_duplicates_however_little_they_show() -> None:
     flat = np.full((3, 150, 200, 3), 128, np.uint8)
     flat[2, 0, 0] = 0  # nearly equal is not enough without features
-    prints = duplicates.describe(flat)
-    assert duplicates.propose(prints, THRESHOLDS).tolist() == [[0, 1]]
+    descriptors = duplicates.compute_descriptors(flat)
+    assert duplicates.propose(descriptors, THRESHOLDS).tolist() == [[0, 1]]
     every = np.array([[0, 1], [0, 2], [1, 2]])
-    assert duplicates.verify(flat, prints.features, every, THRESHOLDS)["confirmed"].tolist() == [True, False, False]
+    assert duplicates.verify(flat, descriptors.features, every, THRESHOLDS)["confirmed"].tolist() == [
+        True,
+        False,
+        False,
+    ]
 
 
-def test_votes_propose_most_pairs_that_geometry_confirms(
-    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors],
-) -> None:
-    images, _, prints = known
+def test_votes_propose_most_pairs_that_geometry_confirms(phantoms: Phantoms) -> None:
+    images, _, descriptors = phantoms
     own = np.arange(len(images)).reshape(-1, 2)
-    confirmed = own[duplicates.verify(images, prints.features, own, THRESHOLDS)["confirmed"]]
-    proposed = {tuple(pair) for pair in duplicates.propose(prints, THRESHOLDS).tolist()}
+    confirmed = own[duplicates.verify(images, descriptors.features, own, THRESHOLDS)["confirmed"]]
+    proposed = {tuple(pair) for pair in duplicates.propose(descriptors, THRESHOLDS).tolist()}
     assert sum(tuple(pair) in proposed for pair in confirmed.tolist()) >= 0.7 * len(confirmed)
 
 
@@ -106,15 +107,15 @@ def test_small_pictures_are_enlarged_first() -> None:
     assert geometry.grey(np.zeros((450, 600, 3), np.uint8)).shape == (450, 600)
 
 
-# --- what is said about it --------------------------------------------------------------------------------------
+# --- summary and labels -----------------------------------------------------------------------------------------
 
 
 def test_precision_is_of_pairs_with_a_clear_verdict() -> None:
     pairs = pd.DataFrame({"image_a": list("abcde"), "image_b": list("vwxyz"), "confirmed": [1, 1, 1, 0, 0]})
     labels = pairs[["image_a", "image_b"]].assign(verdict=["same", "different", "unsure", "same", "different"])
-    found = duplicates.precision(pairs, labels)
-    assert found["precision_of_confirmed"] == 0.5 and found["unsure"] == 1
-    assert [found[key] for key in ("confirmed_and_same", "rejected_but_same", "rejected_and_different")] == [1, 1, 1]
+    result = duplicates.precision(pairs, labels)
+    assert result["precision_of_confirmed"] == 0.5 and result["unsure"] == 1
+    assert [result[key] for key in ("confirmed_and_same", "rejected_but_same", "rejected_and_different")] == [1, 1, 1]
     assert duplicates.precision(pairs, labels.head(0))["precision_of_confirmed"] is None
 
 
@@ -134,11 +135,9 @@ def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def twins(
-    known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A working folder in which every photograph of a lesion has a lesion id of its own: all pairs are twins."""
-    images, lesion, _ = known
+def only_duplicates(phantoms: Phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder in which every photograph has a lesion id of its own, so that all pairs are duplicates."""
+    images, lesion, _ = phantoms
     (tmp_path / "data/prepared").mkdir(parents=True)
     np.save(tmp_path / "data/prepared/images.npy", images)
     rows = [(f"ISIC_{i:02d}", f"L{number:02d}_{i % 2}", "nv") for i, number in enumerate(lesion.tolist())]
@@ -149,49 +148,55 @@ def twins(
     return tmp_path
 
 
-def test_the_stage_names_twins_and_repeats_itself(twins: Path) -> None:
+def test_the_stage_writes_duplicates_and_repeats_itself(only_duplicates: Path) -> None:
     stage.main()
     first = {path.name: path.read_bytes() for path in Path("data/audit").iterdir()}
-    found = pd.read_csv("data/audit/twins.csv")
-    facts = json.loads(Path("metrics/audit.json").read_text())
-    assert set(first) == {"pairs.csv", "twins.csv"}
-    assert len(found) == facts["confirmed_twins"] == facts["groups_of_twin_lesions"] >= 5
-    assert (found["lesion_a"].str[:3] == found["lesion_b"].str[:3]).all() and facts["within_lesions"]["pairs"] == 0
-    assert facts["thresholds"] == params.load().audit.model_dump()
+    table = pd.read_csv("data/audit/duplicates.csv")
+    metrics = json.loads(Path("metrics/audit.json").read_text())
+    assert set(first) == {"pairs.csv", "duplicates.csv"}
+    assert len(table) == metrics["confirmed_duplicates"] == metrics["groups_of_duplicate_lesions"] >= 5
+    assert (table["lesion_a"].str[:3] == table["lesion_b"].str[:3]).all() and metrics["within_lesions"]["pairs"] == 0
+    assert metrics["thresholds"] == params.load().audit.model_dump()
     stage.main()
     assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
 
 
-def test_fingerprints_are_of_train_and_val(
-    twins: Path, known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors]
+def test_the_metadata_stage_keeps_patient_metadata_of_val_and_holdout_and_hashes_of_train_and_val(
+    only_duplicates: Path, phantoms: Phantoms
 ) -> None:
-    table = pd.read_csv("data/prepared/metadata.csv", dtype=str)
-    (twins / "data/splits").mkdir()
-    for part, rows in {"train": table[:10], "val": table[10:14], "holdout": table[14:]}.items():
-        rows.to_csv(f"data/splits/{part}.csv", index=False)
-    fingerprint_stage.main()
-    found = pd.read_csv(overlap.FINGERPRINTS, dtype=str)
-    assert found["image_id"].tolist() == table["image_id"][:14].tolist()
-    assert found["part"].tolist() == ["train"] * 10 + ["val"] * 4
-    print_of_val = np.frombuffer(image_hashes.image_hash(known[0][12]), np.uint8)[None]
-    assert overlap.copies(["x"], print_of_val, twins) == {"x": "ISIC_12"}
+    table = pd.read_csv("data/prepared/metadata.csv", dtype=str).assign(age="40.0", sex="male", localization="back")
+    table.to_csv("data/prepared/metadata.csv", index=False)
+    (only_duplicates / "data/splits").mkdir()
+    for part, rows in {
+        "train": table[:10],
+        "val": table[12:16],
+        "holdout": table.iloc[[10, 11, *range(16, 24)]],
+    }.items():
+        rows[::-1].to_csv(f"data/splits/{part}.csv", index=False)
+    metadata.main()
+    hashes = pd.read_csv(overlap.IMAGE_HASHES, dtype=str)
+    assert hashes["image_id"].tolist() == table["image_id"][[*range(10), *range(12, 16)]].tolist()
+    assert hashes["part"].tolist() == ["train"] * 10 + ["val"] * 4
+    hash_of_val = np.frombuffer(image_hashes.image_hash(phantoms[0][12]), np.uint8)[None]
+    assert overlap.copies(["x"], hash_of_val, only_duplicates) == {"x": "ISIC_12"}
+    patients = pd.read_csv("data/patient_metadata.csv", dtype=str)
+    assert patients.columns.tolist() == ["image_id", "age", "sex", "localization"]
+    assert patients["image_id"].tolist() == table["image_id"][10:].tolist()
 
 
-def test_outside_photographs_of_lesions_trained_on_are_found(
-    twins: Path, known: tuple[np.ndarray, np.ndarray, duplicates.Descriptors]
-) -> None:
-    """Of each lesion one photograph was trained on; the others come from outside, with pictures of other lesions."""
-    images = known[0]
-    trained = [f"ISIC_{i:02d}" for i in range(0, len(images), 2)]
-    image_hashes.table(trained, images[::2]).to_csv(twins / overlap.FINGERPRINTS, index=False)
+def test_external_photographs_of_lesions_of_train_are_found(only_duplicates: Path, phantoms: Phantoms) -> None:
+    """One photograph of each lesion is in train; the external set has the others, and photographs of other lesions."""
+    images = phantoms[0]
+    train = [f"ISIC_{i:02d}" for i in range(0, len(images), 2)]
+    image_hashes.table(train, images[::2]).to_csv(only_duplicates / overlap.IMAGE_HASHES, index=False)
     others = views(4, seed=1)[0][::2]
-    unseen = {f"same{n}": picture for n, picture in enumerate(images[1::2])}
-    unseen |= {f"other{n}": picture for n, picture in enumerate(others)}
-    found = overlap.photographs(list(unseen), lambda name, height, width: unseen[name], twins)
-    assert found and len(found) >= 5
-    assert all(found[name] == trained[int(name.removeprefix("same"))] for name in found)
-    (twins / "data/prepared/images.npy").unlink()
-    assert overlap.photographs(list(unseen), lambda name, height, width: unseen[name], twins) is None
+    external = {f"same{n}": image for n, image in enumerate(images[1::2])}
+    external |= {f"other{n}": image for n, image in enumerate(others)}
+    matches = overlap.photographs(list(external), lambda name, height, width: external[name], only_duplicates)
+    assert matches and len(matches) >= 5
+    assert all(matches[name] == train[int(name.removeprefix("same"))] for name in matches)
+    (only_duplicates / "data/prepared/images.npy").unlink()
+    assert overlap.photographs(list(external), lambda name, height, width: external[name], only_duplicates) is None
 
 
 def test_the_number_of_threads_changes_no_candidate() -> None:
@@ -199,9 +204,9 @@ def test_the_number_of_threads_changes_no_candidate() -> None:
     rows = list(random.integers(0, 256, (3000, candidates.PER_PICTURE, 128), dtype=np.uint8))
     rows[-300:] = [np.clip(one.astype(int) + random.integers(-40, 41, one.shape), 0, 255).astype(np.uint8)
                    for one in rows[:300]]  # fmt: skip
-    threads, found = faiss.omp_get_max_threads(), []
+    threads, pairs = faiss.omp_get_max_threads(), []
     for count in (1, 2):
         faiss.omp_set_num_threads(count)
-        found.append(candidates.voted(rows, 1))
+        pairs.append(candidates.voted(rows, 1))
     faiss.omp_set_num_threads(threads)
-    assert len(found[0]) > 300 and np.array_equal(*found)
+    assert len(pairs[0]) > 300 and np.array_equal(*pairs)

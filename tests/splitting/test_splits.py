@@ -1,4 +1,4 @@
-"""Lesions never cross, shares are kept, and nothing but ids, labels, seed and shares decides."""
+"""No lesion is in two parts, shares are kept, and nothing but ids, labels, seed and shares decides."""
 
 import json
 import shutil
@@ -16,9 +16,17 @@ from dermdistill import cli
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import load_split
 from dermdistill.errors import UserError
-from dermdistill.splitting.splits import PARTS, assign, audit, folds, lesions_by_diagnosis, twin_groups
-from dermdistill.splitting.splits import given as given_split
-from stages import split, traits
+from dermdistill.splitting.split_audit import audit
+from dermdistill.splitting.splits import (
+    PARTS,
+    assign,
+    custom_assignment,
+    duplicate_groups,
+    folds,
+    lesions_by_diagnosis,
+)
+from stages import metadata as metadata_stage
+from stages import split
 
 SHARES = {"train": 0.7, "val": 0.15, "holdout": 0.15}
 
@@ -58,10 +66,10 @@ def test_every_lesion_gets_one_part_and_each_diagnosis_its_share(
     assignment = assign(table, wanted, seed)
     assert set(assignment) == set(table["lesion_id"]) and set(assignment.values()) <= set(PARTS)
     for dx in CLASSES:
-        found = sizes(table, assignment, dx)
-        assert all(abs(found[part] - wanted[part] * sum(found.values())) < 1 for part in PARTS)
-    facts = audited(table, assignment)
-    assert sum(facts["images"].values()) == len(table) and sum(facts["lesions"].values()) == len(drawn)
+        counts = sizes(table, assignment, dx)
+        assert all(abs(counts[part] - wanted[part] * sum(counts.values())) < 1 for part in PARTS)
+    metrics = audited(table, assignment)
+    assert sum(metrics["images"].values()) == len(table) and sum(metrics["lesions"].values()) == len(drawn)
 
 
 @given(lesions, seeds, st.randoms(use_true_random=False))
@@ -109,8 +117,8 @@ def test_a_removed_lesion_leaves_the_assignment() -> None:
 
 def test_different_seeds_give_different_splits_and_the_same_seed_the_same() -> None:
     table = table_of([("nv", 2)] * 60)
-    found = [assign(table, SHARES, seed) for seed in (0, 0, 1, 42)]
-    assert found[0] == found[1] and found[0] != found[2] and found[2] != found[3] and found[0] != found[3]
+    a, b, c, d = (assign(table, SHARES, seed) for seed in (0, 0, 1, 42))
+    assert a == b and a != c and c != d and a != d
 
 
 def test_the_assignment_is_the_one_published() -> None:
@@ -122,12 +130,12 @@ def test_the_assignment_is_the_one_published() -> None:
 def test_a_lesion_with_conflicting_labels_counts_under_the_most_frequent_one() -> None:
     table = table_of([("nv", 3), ("bkl", 1)])
     table.loc[table["image_id"].isin(["L0_1", "L0_2"]), "dx"] = "mel"
-    found = lesions_by_diagnosis(table)
-    assert found["mel"] == ["L0"] and found["bkl"] == ["L1"] and found["nv"] == []
+    lesions = lesions_by_diagnosis(table)
+    assert lesions["mel"] == ["L0"] and lesions["bkl"] == ["L1"] and lesions["nv"] == []
     assert audited(table, {"L0": "train", "L1": "val"})["lesions_with_conflicting_labels"] == 1
 
 
-# --- twins, folds, somebody's own split -------------------------------------------------------------------------
+# --- duplicates, folds, somebody's own split --------------------------------------------------------------------
 
 names = st.integers(0, 30).map(lambda number: f"L{number}")
 joined = st.lists(st.tuples(names, names), max_size=12).map(
@@ -136,10 +144,12 @@ joined = st.lists(st.tuples(names, names), max_size=12).map(
 
 
 @given(lesions, joined, seeds)
-def test_twins_stand_on_one_side_of_a_fresh_split(drawn: list[tuple[str, int]], pairs: pd.DataFrame, seed: int) -> None:
+def test_duplicates_are_in_one_part_of_a_fresh_split(
+    drawn: list[tuple[str, int]], pairs: pd.DataFrame, seed: int
+) -> None:
     table = table_of(drawn)
-    groups = twin_groups(pairs)
-    assignment = assign(table, SHARES, seed, twins=groups)
+    groups = duplicate_groups(pairs)
+    assignment = assign(table, SHARES, seed, groups=groups)
     assert set(assignment) == set(table["lesion_id"])
     for a, b in zip(pairs["lesion_a"], pairs["lesion_b"], strict=True):
         assert groups[a] == groups[b] <= min(a, b)
@@ -147,51 +157,51 @@ def test_twins_stand_on_one_side_of_a_fresh_split(drawn: list[tuple[str, int]], 
     units = table.assign(lesion_id=table["lesion_id"].map(lambda name: groups.get(name, name)))
     parts = {groups.get(lesion, lesion): part for lesion, part in assignment.items()}
     for dx in CLASSES:  # shares are of groups
-        found = sizes(units, parts, dx)
-        assert all(abs(found[part] - SHARES[part] * sum(found.values())) < 1 for part in PARTS)
+        counts = sizes(units, parts, dx)
+        assert all(abs(counts[part] - SHARES[part] * sum(counts.values())) < 1 for part in PARTS)
 
 
 @given(lesions, lesions, joined, seeds, seeds)
-def test_twins_found_later_move_lesions_only_to_a_more_exposed_part(
+def test_duplicates_confirmed_later_move_lesions_only_to_a_more_exposed_part(
     old: list[tuple[str, int]], new: list[tuple[str, int]], pairs: pd.DataFrame, seed: int, other_seed: int
 ) -> None:
     first = table_of(old)
     before = assign(first, SHARES, seed)
     grown = pd.concat([table_of(new, "N"), first], ignore_index=True)
     among = pd.concat([pairs, pairs.assign(lesion_b=pairs["lesion_b"].str.replace("L", "N"))])  # old and new ones
-    groups = twin_groups(among)
+    groups = duplicate_groups(among)
     after = assign(grown, SHARES, other_seed, before, groups)
     assert set(after) == set(grown["lesion_id"])
     for a, b in zip(among["lesion_a"], among["lesion_b"], strict=True):
         assert a not in after or b not in after or after[a] == after[b]
     for lesion, part in before.items():
         others = [before[other] for other in before if groups.get(other, other) == groups.get(lesion, lesion)]
-        assert after[lesion] == min(others, key=PARTS.index)  # where it was, without a crossing twin
+        assert after[lesion] == min(others, key=PARTS.index)  # where it was, unless a duplicate is elsewhere
         assert PARTS.index(after[lesion]) <= PARTS.index(part)
     assert assign(grown, SHARES, seed, after, groups) == after
 
 
-def test_a_twin_that_is_away_is_joined_all_the_same() -> None:
-    """Otherwise it would come back as a crossing twin."""
+def test_a_duplicate_that_is_away_is_joined_all_the_same() -> None:
+    """Otherwise it would come back in another part."""
     before = {"L0": "train", "L1": "holdout"}
     assert assign(table_of([("nv", 1)] * 2).tail(1), SHARES, 1, before, {"L0": "L0", "L1": "L0"}) == {"L1": "train"}
 
 
-def test_without_twins_nothing_changes() -> None:
+def test_without_duplicates_nothing_changes() -> None:
     table = table_of([("nv", 2), ("mel", 1)] * 40)
-    assert assign(table, SHARES, 42, twins={}) == assign(table, SHARES, 42)
+    assert assign(table, SHARES, 42, groups={}) == assign(table, SHARES, 42)
 
 
 @given(lesions, joined, seeds, st.integers(2, 7))
-def test_folds_are_even_and_no_lesion_or_twin_crosses(
+def test_folds_are_even_and_no_lesion_or_duplicate_is_in_two(
     drawn: list[tuple[str, int]], pairs: pd.DataFrame, seed: int, count: int
 ) -> None:
-    table, groups = table_of(drawn), twin_groups(pairs)
-    found = folds(table, count, seed, groups)
-    assert set(found) == set(table["lesion_id"]) and set(found.values()) <= set(range(count))
+    table, groups = table_of(drawn), duplicate_groups(pairs)
+    fold_of = folds(table, count, seed, groups)
+    assert set(fold_of) == set(table["lesion_id"]) and set(fold_of.values()) <= set(range(count))
     for a, b in zip(pairs["lesion_a"], pairs["lesion_b"], strict=True):
-        assert a not in found or b not in found or found[a] == found[b]
-    units = {groups.get(lesion, lesion): fold for lesion, fold in found.items()}
+        assert a not in fold_of or b not in fold_of or fold_of[a] == fold_of[b]
+    units = {groups.get(lesion, lesion): fold for lesion, fold in fold_of.items()}
     counts = [list(units.values()).count(fold) for fold in range(count)]
     assert max(counts) - min(counts) <= 1
     for dx in CLASSES:
@@ -200,13 +210,13 @@ def test_folds_are_even_and_no_lesion_or_twin_crosses(
         assert max(map(dealt.count, range(count))) - min(map(dealt.count, range(count))) <= 1
 
 
-def test_a_given_split_is_taken_over_by_lesion_or_by_image() -> None:
+def test_somebodys_own_split_is_by_lesion_or_by_image() -> None:
     table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
     by_lesion = pd.DataFrame({"lesion_id": ["L0", "L1", "L2"], "part": ["val", "train", "holdout"]})
     wanted = {"L0": "val", "L1": "train", "L2": "holdout"}
-    assert given_split(by_lesion, table) == wanted
+    assert custom_assignment(by_lesion, table) == wanted
     by_image = table.assign(part=table["lesion_id"].map(wanted))[["image_id", "part"]]
-    assert given_split(by_image.drop(index=1), table) == wanted  # one image of L0 is enough
+    assert custom_assignment(by_image.drop(index=1), table) == wanted  # one image of L0 is enough
     for faulty, says in (
         (by_image.assign(part=["val", "train", "train", "holdout"]), r"several parts \(L0\)"),
         (by_lesion.head(2), r"leaves out 1 lesions of the data \(L2\)"),
@@ -215,16 +225,16 @@ def test_a_given_split_is_taken_over_by_lesion_or_by_image() -> None:
         (by_lesion.assign(part="test"), r"knows the parts 'test', which are none of train, val, holdout"),
     ):
         with pytest.raises(ValueError, match=says):
-            given_split(faulty, table)
+            custom_assignment(faulty, table)
 
 
-def test_the_audit_names_twins_that_cross() -> None:
+def test_the_audit_names_duplicates_in_several_parts() -> None:
     table = table_of([("nv", 2), ("mel", 1), ("df", 1)])
     pairs = pd.DataFrame({"lesion_a": ["L0", "L0", "L2"], "lesion_b": ["L1", "L2", "L0"]})  # two photographs of a pair
     parts = table.set_index("image_id")["lesion_id"].map({"L0": "train", "L1": "train", "L2": "val"})
-    facts = audit(table, parts, SHARES, pairs)
-    assert facts["twin_lesions"] == 2 and facts["twin_lesions_in_several_parts"] == 1
-    assert facts["crossing_twin_lesions"] == ["L0 train / L2 val"]
+    metrics = audit(table, parts, SHARES, pairs)
+    assert metrics["duplicate_lesions"] == 2 and metrics["duplicate_lesions_in_several_parts"] == 1
+    assert metrics["crossing_duplicate_lesions"] == ["L0 train / L2 val"]
 
 
 # --- the audit --------------------------------------------------------------------------------------------------
@@ -249,7 +259,7 @@ def test_the_audit_counts_a_lesion_that_crosses_and_an_image_that_was_lost() -> 
     assert audit(table, parts.drop("L0_0"), SHARES)["images_in_no_part"] == 1
 
 
-def test_the_audit_tells_what_a_split_by_image_would_have_leaked() -> None:
+def test_the_audit_counts_what_a_split_by_image_would_have_leaked() -> None:
     single = audited(table_of([("nv", 1)] * 50), dict.fromkeys((f"L{i}" for i in range(50)), "train"))
     several = audited(table_of([("nv", 4)] * 50), dict.fromkeys((f"L{i}" for i in range(50)), "train"))
     assert single["leaked_lesions_if_split_by_image"] == 0
@@ -287,13 +297,13 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_the_stage_gives_every_image_one_part_and_reports_no_leak(project: Path) -> None:
     metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
     assert set(written(project)) == set(metadata["image_id"])
-    facts = json.loads(Path("metrics/split.json").read_text())
-    assert facts["lesions_in_several_parts"] == facts["identical_images_in_several_parts"] == 0
-    assert sum(facts["images"].values()) == len(metadata)
+    metrics = json.loads(Path("metrics/split.json").read_text())
+    assert metrics["lesions_in_several_parts"] == metrics["identical_images_in_several_parts"] == 0
+    assert sum(metrics["images"].values()) == len(metadata)
     for part in PARTS:
         table = pd.read_csv(f"data/splits/{part}.csv", dtype=str)
         merged = table.merge(metadata, on=["image_id", "lesion_id", "dx", "dx_type"])
-        assert len(merged) == len(table) == facts["images"][part]
+        assert len(merged) == len(table) == metrics["images"][part]
 
 
 def test_ids_are_text_whatever_they_look_like(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,10 +320,10 @@ def test_ids_are_text_whatever_they_look_like(project: Path, capsys: pytest.Capt
     assert set(odd["lesion_id"]) < {name for part in parts for name in part.lesion_id}
     assert sorted(row for part in parts for row in part.rows) == list(range(len(metadata)))
     assert json.loads(Path("metrics/split.json").read_text())["lesions_in_several_parts"] == 0
-    traits.main()
-    measured = {name for part in parts[1:] for name in part.image_id}
-    table = pd.read_csv("data/traits.csv", dtype=str, keep_default_na=False)
-    assert set(table["image_id"]) == measured
+    metadata_stage.main()
+    judging = sorted(name for part in parts[1:] for name in part.image_id)
+    table = pd.read_csv("data/patient_metadata.csv", dtype=str, keep_default_na=False)
+    assert table["image_id"].tolist() == judging
     metadata[["image_id"]].assign(part="train").to_csv("mine.csv", index=False)
     cli.main(["split", "mine.csv"])
     assert f"{metadata['lesion_id'].nunique():,} lesions" in capsys.readouterr().out
@@ -376,7 +386,7 @@ def test_the_stage_makes_a_fresh_split_when_its_parameters_change(project: Path,
     assert files(project) == fresh  # nothing of the old assignment is in it
 
 
-def test_the_stage_adds_folds_when_asked_and_moves_no_lesion(project: Path) -> None:
+def test_the_stage_adds_folds_if_folds_is_set_and_moves_no_lesion(project: Path) -> None:
     before = written(project)
     change_params(project, {"split.folds": 4})
     split.main()
@@ -386,7 +396,7 @@ def test_the_stage_adds_folds_when_asked_and_moves_no_lesion(project: Path) -> N
     assert "fold" not in pd.read_csv("data/splits/holdout.csv")
 
 
-def test_a_given_split_stays_whatever_the_parameters_and_refuses_new_lesions(project: Path) -> None:
+def test_a_frozen_split_stays_whatever_the_parameters_and_refuses_new_lesions(project: Path) -> None:
     metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
     lesions = sorted(metadata["lesion_id"].unique())
     wanted = dict(zip(lesions, (["train"] * 4 + ["val", "holdout"]) * len(lesions), strict=False))
@@ -403,42 +413,43 @@ def test_a_given_split_stays_whatever_the_parameters_and_refuses_new_lesions(pro
         split.main()
 
 
-def crossing_pair(folder: Path, *parts: str) -> tuple[str, ...]:
-    """Writes a table of twins that says that these lesions, one of each of ``parts``, are one."""
+def write_duplicates(folder: Path, *parts: str) -> tuple[str, ...]:
+    """Write a table of duplicates that joins one lesion of each of ``parts``, which it returns."""
     metadata = pd.read_csv("data/prepared/metadata.csv", dtype=str)
     side = metadata.set_index("lesion_id")["image_id"].map(written(folder))
     names = tuple(side.index[side == part][0] for part in parts)
-    twins = pd.DataFrame({"lesion_a": names[:-1], "lesion_b": names[1:]})
-    twins.to_csv("data/audit/twins.csv", index=False)
+    pairs = pd.DataFrame({"lesion_a": names[:-1], "lesion_b": names[1:]})
+    pairs.to_csv("data/audit/duplicates.csv", index=False)
     return names
 
 
-def test_twins_that_cross_a_committed_assignment_join_its_most_exposed_part(
+def test_duplicates_in_several_parts_of_a_committed_assignment_join_its_most_exposed_one(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = by_lesion(project)
-    a, b = crossing_pair(project, "holdout", "val")
+    a, b = write_duplicates(project, "holdout", "val")
     split.main()
     assert by_lesion(project) == before | {a: "val"} and before[b] == "val"
-    facts = json.loads(Path("metrics/split.json").read_text())
-    assert facts["twin_lesions"] == 1 and facts["crossing_twin_lesions"] == []
-    assert "0 newly assigned, 1 moved to join a twin" in capsys.readouterr().out
-    pd.DataFrame(columns=["lesion_a", "lesion_b"]).to_csv("data/audit/twins.csv", index=False)
+    metrics = json.loads(Path("metrics/split.json").read_text())
+    assert metrics["duplicate_lesions"] == 1 and metrics["crossing_duplicate_lesions"] == []
+    assert "0 newly assigned, 1 moved to join a duplicate" in capsys.readouterr().out
+    pd.DataFrame(columns=["lesion_a", "lesion_b"]).to_csv("data/audit/duplicates.csv", index=False)
     split.main()
     assert by_lesion(project) == before | {a: "val"}  # what was seen once is not unseen when the audit forgets it
 
 
-def test_a_frozen_split_is_kept_and_its_crossing_twins_are_named(project: Path) -> None:
+def test_a_frozen_split_is_kept_and_its_duplicates_are_named(project: Path) -> None:
     before = by_lesion(project)
     pd.DataFrame(before.items(), columns=["lesion_id", "part"]).to_csv("mine.csv", index=False)
     cli.main(["split", "mine.csv"])
-    a, b = crossing_pair(project, "train", "val")
+    a, b = write_duplicates(project, "train", "val")
     change_params(project, {"split.folds": 5})
     split.main()
     assert by_lesion(project) == before
-    facts = json.loads(Path("metrics/split.json").read_text())
+    metrics = json.loads(Path("metrics/split.json").read_text())
     named = sorted((f"{a} train", f"{b} val"))
-    assert facts["crossing_twin_lesions"] == [" / ".join(named)] and facts["twin_lesions_in_several_parts"] == 1
+    assert metrics["crossing_duplicate_lesions"] == [" / ".join(named)]
+    assert metrics["duplicate_lesions_in_several_parts"] == 1
     pooled = pd.concat([pd.read_csv(f"data/splits/{part}.csv") for part in ("train", "val")])
     assert pooled["fold"][pooled["lesion_id"].isin([a, b])].nunique() == 1  # folds pool train and val, and are ours
 
@@ -453,6 +464,9 @@ def test_the_committed_split_of_the_repository_has_no_crossing_lesion() -> None:
     counts = pd.DataFrame(lesions_of).fillna(0)
     settings = json.loads((folder / "assignment.json").read_text())["settings"]
     total = counts.sum(axis=1)
-    for part in ("val", "holdout"):  # a fresh split is off by less than one lesion; twins that joined train add to it
+    for part in (
+        "val",
+        "holdout",
+    ):  # a fresh split is off by less than one lesion; duplicates that joined train add to it
         assert (np.abs(counts[part] - settings[part] * total) < 1.01 + 0.01 * total).all()
     assert set(counts.index) == set(CLASSES) and len(parts) == sum(map(len, tables.values()))

@@ -1,1 +1,1 @@
-"""Hand-crafted features and classical models."""
+"""Hand-crafted features and classical models: the baselines that a network has to beat."""

@@ -1,12 +1,14 @@
-"""Hand-crafted features of a dermatoscopic image: what was tried before networks, for the baselines.
+"""Hand-crafted features of a dermatoscopic image, as used before networks.
 
-Groups, named in the columns: colour statistics and histograms in RGB, HSV and CIELAB; texture by grey-level
+A column's name begins with its group: colour statistics and histograms in RGB, HSV and CIELAB; texture by grey-level
 co-occurrence (Haralick, Shanmugam, Dinstein, 1973) and local binary patterns (Ojala et al., 2002); shape, border and
 asymmetry of a simple segmentation, after the ABCD rule (Nachbar et al., 1994); gradients by HOG (Dalal & Triggs, 2005).
-All by scikit-image. The lesion is what Otsu's threshold finds dark on the smoothed image, the largest piece of it near
-the centre; where that fails (all, nothing, a speck) a central ellipse stands in, which is a choice and no measurement.
+scikit-image computes all of them. The segmentation is Otsu's threshold on the smoothed image; of its dark pieces the
+largest near the centre is the lesion. If that is all of the image, nothing or a speck, a central ellipse replaces it:
+a convention, not a measurement.
 
-``quick`` keeps the colour and the local binary patterns of the image at half its size: a tenth of the time.
+``quick`` keeps colour and local binary patterns, of the image at half its size: a tenth of the time.
+
 Deliberately absent: hair removal and colour constancy, features learned from data, and the metadata of the patient.
 """
 
@@ -32,14 +34,18 @@ def extract(image: np.ndarray, quick: bool) -> dict[str, float]:
     rgb = image[::2, ::2] / 255.0 if quick else image / 255.0
     grey = color.rgb2gray(rgb)
     mask = lesion(grey)
-    found = dict(_colour(rgb, mask)) | dict(_patterns(grey))
+    values = dict(_colour(rgb, mask)) | dict(_patterns(grey))
     if not quick:
-        found |= dict(_cooccurrence(grey)) | dict(_shape(rgb, grey, mask)) | dict(_gradients(grey))
-    return found
+        values |= dict(_cooccurrence(grey)) | dict(_shape(rgb, grey, mask)) | dict(_gradients(grey))
+    return values
 
 
 def lesion(grey: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the dark piece nearest the centre, for its size; a central ellipse where there is none."""
+    """The mask (H, W) bool of the lesion: the largest dark piece near the centre, or a central ellipse.
+
+    Args:
+        grey: (H, W) float from 0 to 1.
+    """
     height, width = grey.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     ellipse = np.asarray((x / 0.5) ** 2 + (y / 0.5) ** 2 <= 1)
@@ -55,7 +61,7 @@ def lesion(grey: np.ndarray) -> np.ndarray:
 
 
 def _colour(rgb: np.ndarray, mask: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Moments inside the lesion, contrast to the skin around it, histogram of the whole image."""
+    """Moments inside the lesion, contrast to the skin around it, and histograms of the whole image."""
     for space, (convert, ranges) in SPACES.items():
         values = convert(rgb)
         for channel, bounds in enumerate(ranges):
@@ -72,6 +78,7 @@ def _colour(rgb: np.ndarray, mask: np.ndarray) -> Iterator[tuple[str, float]]:
 
 
 def _patterns(grey: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Histograms of uniform local binary patterns."""
     bytes_ = (grey * 255).astype(np.uint8)
     for points, radius in ((8, 1), (16, 2)):
         codes = feature.local_binary_pattern(bytes_, points, radius, method="uniform")
@@ -80,7 +87,7 @@ def _patterns(grey: np.ndarray) -> Iterator[tuple[str, float]]:
 
 
 def _cooccurrence(grey: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Averaged over four directions, so that turning the camera changes little."""
+    """Haralick's statistics, averaged over four directions, so that turning the camera changes little."""
     levels = np.minimum((grey * LEVELS).astype(np.uint8), LEVELS - 1)
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
     table = feature.graycomatrix(levels, list(STEPS), angles, LEVELS, symmetric=True, normed=True)
@@ -111,7 +118,7 @@ def _shape(rgb: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> Iterator[tupl
 
 
 def _asymmetry(rgb: np.ndarray, mask: np.ndarray, angle: float, centre: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Of the lesion turned upright about its centre: what does not cover itself when mirrored, and colour's change."""
+    """Turn the lesion upright about its centre and mirror it: the area without overlap, and the change of colour."""
     height, width = mask.shape
     shift = transform.EuclideanTransform(translation=(centre[1] - (width - 1) / 2, centre[0] - (height - 1) / 2))
     turned = transform.rotate(transform.warp(mask.astype(float), shift), -np.degrees(angle)) > 0.5
@@ -125,15 +132,16 @@ def _asymmetry(rgb: np.ndarray, mask: np.ndarray, angle: float, centre: np.ndarr
 
 
 def _gradients(grey: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Histograms of oriented gradients of the whole image."""
     small = transform.resize(grey, (48, 64), anti_aliasing=True)
     values = feature.hog(small, orientations=8, pixels_per_cell=(16, 16), cells_per_block=(1, 1))
     yield from ((f"hog_{k}", float(value)) for k, value in enumerate(values))
 
 
 def table(images: np.ndarray, quick: bool) -> tuple[np.ndarray, list[str]]:
-    """Features (N, F) float32 of all ``images`` (N, H, W, 3) and their names, read one image at a time."""
+    """Features (N, F) float32 of ``images`` (N, H, W, 3) uint8, and their F names; reads one image at a time."""
     names = list(extract(np.asarray(images[0]), quick))
-    found = np.empty((len(images), len(names)), np.float32)
+    values = np.empty((len(images), len(names)), np.float32)
     for row, image in enumerate(images):
-        found[row] = list(extract(np.asarray(image), quick).values())
-    return found, names
+        values[row] = list(extract(np.asarray(image), quick).values())
+    return values, names

@@ -1,1 +1,1 @@
-"""A download, in whatever form, becomes one array of pixels and one clean table."""
+"""A download in any of the supported layouts becomes one array of pixels and one clean table."""

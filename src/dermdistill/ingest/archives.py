@@ -1,9 +1,8 @@
-"""Files below a folder or inside zips, read by one function each: the one reader of the pipeline and the command.
+"""Lists the files below a folder and inside its zips, each with a function that reads its bytes.
 
-Zips are never unpacked to disk; a member's path is used for its name alone. Paths that lead out of the archive
-are refused all the same, because whoever made such an archive did not make an image collection. Ids are
-compared without regard to case, as some file systems do. Only the standard library is imported, so that
-``dermdistill predict`` starts fast.
+Zips are never unpacked to disk, and only the file name of a member's path is used. Paths that lead out of the archive
+are refused all the same: no image collection needs one. Image ids are compared without regard to case, as some
+file systems do. This module imports only the standard library, so that ``dermdistill predict`` starts fast.
 """
 
 import zipfile
@@ -23,7 +22,10 @@ Reader = Callable[[], bytes]
 
 
 class File(NamedTuple):
-    """A file in a folder or a zip: its name without folders, where it lies (for people), and its bytes on demand."""
+    """A file in a folder or a zip.
+
+    ``name`` has no folders; ``where`` is its full place, for messages; ``read`` returns its bytes.
+    """
 
     name: str
     where: str
@@ -31,7 +33,7 @@ class File(NamedTuple):
 
 
 def walk(path: str | Path) -> Iterator[File]:
-    """Every file below a folder, zips looked into, or inside one zip; sorted.
+    """Every file below a folder, including those inside its zips, or every file of one zip; sorted.
 
     Raises:
         UserError: when ``path`` is neither a folder nor a zip, or a zip is broken, encrypted or has unsafe names.
@@ -50,20 +52,20 @@ def find_images(path: str | Path) -> dict[str, Reader]:
 
 
 def images_among(files: Iterable[File]) -> dict[str, Reader]:
-    """As :func:`find_images`, of files found before.
+    """Image id in lower case → reader of its bytes, of the images among ``files``.
 
     Raises:
         UserError: when an image id occurs twice.
     """
-    found: dict[str, Reader] = {}
+    readers: dict[str, Reader] = {}
     for name, where, read in files:
         if not name.lower().endswith(IMAGES) or name.startswith("."):  # macOS adds ._NAME.jpg to its zips
             continue
         image = Path(name).stem
-        if image.casefold() in found:
+        if image.casefold() in readers:
             raise UserError(f"image {image} is there more than once, the second time as {where}; remove one")
-        found[image.casefold()] = read
-    return found
+        readers[image.casefold()] = read
+    return readers
 
 
 def _file(path: Path) -> bytes:

@@ -1,8 +1,8 @@
-"""HAM10000 as MedMNIST publishes it: one ``.npz`` of small square pictures, three parts, no ids of any kind.
+"""Reads HAM10000 as MedMNIST publishes it: one ``.npz`` of small square images in three parts, without any ids.
 
-It *is* HAM10000, so it can never be an outside test; and since no lesion ids come with it, its pictures of one
-lesion cannot be told apart (its own three parts share lesions for that reason, and are not used here). The
-squares are 4:3 photographs squeezed to a square; they are stretched back. Labels are in the order of MedMNIST.
+DermaMNIST *is* HAM10000, so it can never be an external test set. It has no lesion ids, so nobody can tell which of
+its images show one lesion. Its own three parts share lesions for that reason, and are not used here. The square
+images are squeezed 4:3 photographs; they are stretched back. Labels are in the order of MedMNIST.
 
 Source: Yang et al., "MedMNIST v2", Sci. Data 10:41 (2023).
 """
@@ -26,7 +26,7 @@ LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 
 def read(path: Path) -> tuple[pd.DataFrame, dict[str, Reader]]:
-    """Table ``image_id, dx`` and readers by image id. The pictures stay on disk, in a temporary folder.
+    """Table ``image_id, dx`` and readers by image id. The images stay on disk, in a temporary folder.
 
     Raises:
         UserError: if the file is damaged or another data set of MedMNIST.
@@ -34,10 +34,10 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Reader]]:
     folder = tempfile.TemporaryDirectory(prefix="dermamnist-")  # lives as long as the readers hold it
     try:
         with zipfile.ZipFile(path) as archive:
-            wanted = [f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")]
-            for name in wanted:
+            names = [f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")]
+            for name in names:
                 archive.extract(name, folder.name)
-        arrays = {name: np.load(Path(folder.name) / name, mmap_mode="r", allow_pickle=False) for name in wanted}
+        arrays = {name: np.load(Path(folder.name) / name, mmap_mode="r", allow_pickle=False) for name in names}
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError) as error:
         raise UserError(f"{path} is no readable DermaMNIST file ({error}); replace it") from None
     rows: list[tuple[str, str]] = []
@@ -49,12 +49,12 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Reader]]:
         for i, label in enumerate(labels.tolist()):
             image_id = f"dermamnist_{part}_{i:05d}"
             rows.append((image_id, LABELS[label]))
-            readers[image_id] = partial(_picture, images, i, folder)
+            readers[image_id] = partial(_image_file, images, i, folder)
     return pd.DataFrame(rows, columns=["image_id", "dx"]), readers
 
 
-def _picture(images: np.ndarray, i: int, folder: object) -> bytes:
-    """One picture as the bytes of an image file, stretched back to 4:3."""
+def _image_file(images: np.ndarray, i: int, folder: object) -> bytes:
+    """One image, stretched back to 4:3, as the bytes of a PPM file."""
     side = images.shape[1]
     buffer = io.BytesIO()
     Image.fromarray(images[i]).resize((4 * side // 3, side), Image.Resampling.BICUBIC).save(buffer, "PPM")

@@ -1,18 +1,18 @@
-"""In which form are the raw data? Found out from the files themselves, so that nothing has to be configured.
+"""Recognises the form in which a data set is stored from the files themselves, so that nothing has to be configured.
 
 =============  ===================================================================================
 HAM10000       ``HAM10000_metadata`` with any or no suffix, comma or tab, and zips or folders
 challenge      a one-hot truth table (``image,MEL,NV,…``), with or without the lesion grouping table
 DermaMNIST     one ``.npz`` of MedMNIST: HAM10000 again, without ids of lesions
-mapped         any other folder with one table whose columns are known by another name
+mapped         any other folder with one table whose columns have other known names
 =============  ===================================================================================
 
-Columns and diagnoses of a mapped table are recognised by the names below; ``columns.yaml`` beside it adds
-others (``columns: {image_id: File}``, ``dx: {"blue nevus": nv}``). Every form becomes the table of HAM10000,
-as text; :mod:`dermdistill.ingest.schema` checks it. Without ids of lesions each image is taken for a lesion of
-its own, and the reports say that leakage cannot be excluded.
+A mapped table is recognised by the column names and diagnoses of :mod:`dermdistill.ingest.vocabulary`; ``columns.yaml``
+beside it adds others (``columns: {image_id: File}``, ``dx: {"blue nevus": nv}``). Every form becomes a table with the
+columns of HAM10000, all text; :mod:`dermdistill.ingest.schema` validates it. Without lesion ids each image counts as a
+lesion of its own, and the reports say that leakage cannot be excluded.
 
-Deliberately absent: guessing of a diagnosis from a folder's name.
+Deliberately absent: guessing a diagnosis from a folder's name.
 """
 
 import csv
@@ -25,61 +25,38 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dermdistill.core.classes import CLASSES, NAMES
+from dermdistill.core.classes import CLASSES
 from dermdistill.errors import UserError
 from dermdistill.ingest import dermamnist
 from dermdistill.ingest.archives import IMAGES, File, Reader, images_among, walk
+from dermdistill.ingest.vocabulary import COLUMNS, CONFIRMATIONS, DIAGNOSES, SEXES, SYNONYMS, UNKNOWN
 
-COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
+Table = tuple[File, pd.DataFrame]  # a file and its content
+
 HAM, MAPPING = "HAM10000_metadata", "columns.yaml"
 TABLES = (".csv", ".tsv", ".tab")
 ABSENT = (
     "{folder} holds no HAM10000: run `make data SOURCE=DIR` to bring in a local copy, `make data` to download the "
     "originals, `dvc checkout data/raw` if this machine had them before, or `make demo` for the embedded data set"
 )
-UNKNOWN = {"dx_type": "", "age": "", "sex": "unknown", "localization": "unknown"}  # as HAM10000 writes it
-
-# Names that public collections use, in lower case, anything but letters and digits as "_".
-SYNONYMS = {
-    "image_id": ("image_id", "image", "isic_id", "img_id", "image_name", "filename", "file_name", "file"),
-    "lesion_id": ("lesion_id", "lesion"),
-    "dx": ("dx", "diagnosis", "diagnostic", "label", "class", "target"),
-    "dx_type": ("dx_type", "diagnosis_confirm_type", "confirmation"),
-    "age": ("age", "age_approx", "patient_age"),
-    "sex": ("sex", "gender"),
-    "localization": ("localization", "location", "anatom_site_general", "site", "body_site", "region"),
-}
-DIAGNOSES = {name.lower(): dx for dx, name in NAMES.items()} | {
-    "nevus": "nv", "nev": "nv", "melanocytic nevi": "nv",
-    "benign keratosis-like lesions": "bkl", "seborrheic keratosis": "bkl", "sek": "bkl", "solar lentigo": "bkl",
-    "lichenoid keratosis": "bkl", "actinic keratosis": "akiec", "ack": "akiec", "ak": "akiec",
-    "bowen's disease": "akiec", "basal cell carcinoma": "bcc", "vascular lesions": "vasc",
-}  # fmt: skip
-SEXES = {"m": "male", "f": "female", "": "unknown"}
-CONFIRMED = {  # the challenge's words → HAM10000's
-    "histopathology": "histo",
-    "serial imaging showing no change": "follow_up",
-    "single image expert consensus": "consensus",
-    "confocal microscopy with consensus dermoscopy": "confocal",
-}
 
 
 @dataclass(frozen=True)
-class Found:
-    """``table`` holds :data:`COLUMNS` as text, unchecked; ``images`` are by image id in lower case."""
+class Dataset:
+    """A recognised data set. ``table`` holds :data:`COLUMNS` as text, not yet validated."""
 
-    form: str
+    form: str  # HAM10000 | challenge | DermaMNIST | mapped
     table: pd.DataFrame
     source: str  # where the table lies, for messages
-    images: dict[str, Reader]
+    images: dict[str, Reader]  # by image id in lower case
     lesions_known: bool
 
 
-def detect(folder: str | Path) -> Found:
-    """Recognise the data in ``folder``.
+def detect(folder: str | Path) -> Dataset:
+    """Recognise the data set in ``folder``.
 
     Raises:
-        UserError: if there are none, or they could be taken for several things.
+        UserError: the folder holds no data set, or several.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -91,70 +68,83 @@ def detect(folder: str | Path) -> Found:
     return from_tables(_tables(files), str(folder), images_among(files), _mapping(folder / MAPPING))
 
 
-def from_tables(
-    tables: list[tuple[File, pd.DataFrame]], where: str, images: dict[str, Reader], mapping: dict[str, Any]
-) -> Found:
-    """The first of the forms HAM10000, challenge, mapped that ``tables`` are in."""
+def from_tables(tables: list[Table], where: str, images: dict[str, Reader], mapping: dict[str, Any]) -> Dataset:
+    """The data set that ``tables`` describe, in the first form that fits: HAM10000, challenge, mapped.
+
+    Raises:
+        UserError: no form fits, two tables fit one form, or a HAM10000 table lacks a column.
+    """
     ham = [pair for pair in tables if pair[0].name.startswith(HAM)]
     truths = [pair for pair in tables if is_one_hot(pair[1])]
     mapped = [pair for pair in tables if {"image_id", "dx"} <= set(renamed(pair[1], mapping))]
     if ham:
         table, source = _one(ham, where)
-        absent = [name for name in COLUMNS if name not in table.columns]
-        if absent:
-            raise UserError(f"{source} lacks the column(s) {', '.join(absent)}; it has {', '.join(table.columns)}")
-        return Found("HAM10000", table[COLUMNS].assign(dx=table["dx"].str.lower()), source, images, True)
+        return Dataset("HAM10000", ham_table(table, source), source, images, True)
     if truths:
         table, source = _one(truths, where)
-        groups = [pair for pair in tables if {"image", "lesion_id"} <= set(pair[1])]
-        group = _one(groups, where)[0] if groups else None
-        known = group is not None or "lesion_id" in renamed(table, {})
-        return Found("challenge", challenge(table, group, source), source, images, known)
+        groupings = [pair for pair in tables if {"image", "lesion_id"} <= set(pair[1])]
+        grouping = _one(groupings, where)[0] if groupings else None
+        lesions_known = grouping is not None or "lesion_id" in renamed(table, {})
+        return Dataset("challenge", challenge_table(table, grouping, source), source, images, lesions_known)
     if mapped:
         table, source = _one(mapped, where)
-        known = "lesion_id" in renamed(table, mapping)
-        return Found("mapped", mapped_table(table, mapping), source, images, known)
-    if not tables:
-        raise UserError(ABSENT.format(folder=where))
-    seen = "; ".join(f"{file.where}: {', '.join(table.columns)}" for file, table in tables[:3])
-    raise UserError(
-        f"{where} has no table with an image id and a diagnosis ({seen}); name its columns in {MAPPING}, "
-        "such as `columns: {image_id: File, dx: Label}`"
-    )
+        return Dataset("mapped", mapped_table(table, mapping), source, images, "lesion_id" in renamed(table, mapping))
+    raise UserError(_no_form(tables, where))
 
 
-def labels(path: str | Path) -> pd.DataFrame:
-    """One table of labels, in any of the forms, as HAM10000's; unchecked.
+def read_labels(path: str | Path) -> pd.DataFrame:
+    """One table of labels, in any of the forms, with the columns of HAM10000; not yet validated.
 
     Raises:
-        UserError: if the file is missing or has no image ids and diagnoses.
+        UserError: the file is missing, or has no image ids and diagnoses.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"labels {path} do not exist; give a CSV table")
     file = File(path.name, str(path), path.read_bytes)
-    return from_tables([(file, read_table(file))], f"labels {path}", {}, _mapping(path.parent / MAPPING)).table
+    return from_tables([(file, parse_table(file))], f"labels {path}", {}, _mapping(path.parent / MAPPING)).table
 
 
-def challenge(truth: pd.DataFrame, groups: pd.DataFrame | None, source: str) -> pd.DataFrame:
-    """One-hot truth and, if there, lesion ids and ways of confirmation, as HAM10000's table."""
+def ham_table(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """HAM10000's own table without further columns.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    absent = [name for name in COLUMNS if name not in table.columns]
+    if absent:
+        raise UserError(f"{source} lacks the column(s) {', '.join(absent)}; it has {', '.join(table.columns)}")
+    return table[COLUMNS].assign(dx=table["dx"].str.lower())
+
+
+def challenge_table(truth: pd.DataFrame, grouping: pd.DataFrame | None, source: str) -> pd.DataFrame:
+    """A one-hot truth table, with lesion ids and kinds of confirmation if there is a grouping table, as HAM10000's.
+
+    Raises:
+        UserError: the grouping lists an image more than once.
+    """
     marks = truth[[name.upper() for name in CLASSES]].apply(pd.to_numeric, errors="coerce")
     marked = marks == 1  # blanks are no marks
     single = marked.sum(axis=1) == 1
     dx = pd.Series(marked.to_numpy().argmax(axis=1), index=marks.index).map(dict(enumerate(CLASSES)))
     table = renamed(truth, {}).assign(image_id=truth["image"], dx=dx.where(single, "none or several"))
-    if groups is None:
+    if grouping is None:
         return _complete(table)
-    groups = groups.rename(columns={"image": "image_id", "diagnosis_confirm_type": "dx_type"})
-    if groups["image_id"].duplicated().any():
+    grouping = grouping.rename(columns={"image": "image_id", "diagnosis_confirm_type": "dx_type"})
+    if grouping["image_id"].duplicated().any():
         raise UserError(f"{source}: the lesion grouping beside it lists images more than once; keep one row each")
-    kept = [name for name in ("lesion_id", "dx_type") if name in groups]
-    merged = table.drop(columns=kept, errors="ignore").merge(groups[["image_id", *kept]], on="image_id", how="left")
+    added = [name for name in ("lesion_id", "dx_type") if name in grouping]
+    table = table.drop(columns=added, errors="ignore")
+    merged = table.merge(grouping[["image_id", *added]], on="image_id", how="left")
     return _complete(merged.fillna({"lesion_id": ""}))
 
 
 def mapped_table(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
-    """A table with other column names and words as HAM10000's."""
+    """A table with other column names and words as HAM10000's.
+
+    Raises:
+        UserError: ``columns.yaml`` names a column that the table lacks.
+    """
     if absent := [name for name in mapping.get("columns", {}).values() if name not in table]:
         raise UserError(f"{MAPPING} names the column(s) {', '.join(absent)}, which the table lacks; correct it")
     table = renamed(table, mapping)
@@ -167,19 +157,24 @@ def mapped_table(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
 
 
 def renamed(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
-    """The columns that are recognised, under HAM10000's names."""
+    """The recognised columns, under HAM10000's names."""
     plain = {re.sub(r"\W+", "_", str(name).strip().lower()): name for name in reversed(table.columns)}
-    found = {ours: next((plain[name] for name in names if name in plain), None) for ours, names in SYNONYMS.items()}
-    found |= {ours: theirs for ours, theirs in mapping.get("columns", {}).items() if theirs in table}
-    return pd.DataFrame({ours: table[theirs] for ours, theirs in found.items() if theirs is not None})
+    theirs = {ours: next((plain[name] for name in names if name in plain), None) for ours, names in SYNONYMS.items()}
+    theirs |= {ours: name for ours, name in mapping.get("columns", {}).items() if name in table}
+    return pd.DataFrame({ours: table[name] for ours, name in theirs.items() if name is not None})
 
 
 def is_one_hot(table: pd.DataFrame) -> bool:
+    """Whether the table has the columns ``image, MEL, NV, …`` of the challenge."""
     return {"image", *map(str.upper, CLASSES)} <= set(table)
 
 
-def read_table(file: File) -> pd.DataFrame:
-    """Any table as text: comma, semicolon or tab, with or without BOM, quotes, CRLF."""
+def parse_table(file: File) -> pd.DataFrame:
+    """Any table, every column as text: comma, semicolon or tab, with or without BOM, quotes, CRLF.
+
+    Raises:
+        UserError: the file is no UTF-8 table.
+    """
     try:
         text = file.read().decode("utf-8-sig")
         header = text.partition("\n")[0]
@@ -192,20 +187,21 @@ def read_table(file: File) -> pd.DataFrame:
 
 
 def _complete(table: pd.DataFrame) -> pd.DataFrame:
-    """All of COLUMNS; without lesion_id each image is its own lesion."""
+    """``table`` with all of COLUMNS. Without lesion_id each image is its own lesion."""
     absent = {name: value for name, value in UNKNOWN.items() if name not in table}
     lesion = table["lesion_id"] if "lesion_id" in table else table["image_id"]
     table = table.assign(lesion_id=lesion, **absent)[COLUMNS].fillna("")
-    return table.assign(dx_type=table["dx_type"].map(lambda words: CONFIRMED.get(words, words)))
+    return table.assign(dx_type=table["dx_type"].map(lambda words: CONFIRMATIONS.get(words, words)))
 
 
-def _tables(files: list[File]) -> list[tuple[File, pd.DataFrame]]:
+def _tables(files: list[File]) -> list[Table]:
+    """The tables named after HAM10000; if there are none, all tables."""
     ham = [file for file in files if file.name.startswith(HAM) and Path(file.name).suffix in ("", ".txt", *TABLES)]
     others = [file for file in files if file.name.lower().endswith(TABLES) and not file.name.startswith(".")]
-    return [(file, read_table(file)) for file in ham or others]
+    return [(file, parse_table(file)) for file in ham or others]
 
 
-def _one(pairs: list[tuple[File, pd.DataFrame]], where: str) -> tuple[pd.DataFrame, str]:
+def _one(pairs: list[Table], where: str) -> tuple[pd.DataFrame, str]:
     file = _only([file for file, _ in pairs], "metadata tables", where)
     return next(table for other, table in pairs if other is file), file.where
 
@@ -214,6 +210,17 @@ def _only(files: list[File], what: str, where: object) -> File:
     if len(files) > 1:
         raise UserError(f"{where} holds several {what} ({', '.join(f.name for f in files)}); keep one")
     return files[0]
+
+
+def _no_form(tables: list[Table], where: str) -> str:
+    """The message that ``tables`` fit no form."""
+    if not tables:
+        return ABSENT.format(folder=where)
+    columns = "; ".join(f"{file.where}: {', '.join(table.columns)}" for file, table in tables[:3])
+    return (
+        f"{where} has no table with an image id and a diagnosis ({columns}); name its columns in {MAPPING}, "
+        "such as `columns: {image_id: File, dx: Label}`"
+    )
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -229,6 +236,6 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _dermamnist(file: File) -> Found:
+def _dermamnist(file: File) -> Dataset:
     table, images = dermamnist.read(Path(file.where))
-    return Found("DermaMNIST", _complete(table), file.where, images, False)
+    return Dataset("DermaMNIST", _complete(table), file.where, images, False)

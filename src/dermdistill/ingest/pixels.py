@@ -1,7 +1,7 @@
-"""From an image file to the one array every model sees; the phone's runtime calls the same function.
+"""Turns an image file into the array that every model sees; the phone's runtime calls the same function.
 
-Any size and aspect: the centre is cropped to the model's aspect, so that a lesion is never
-stretched, then resampled with an antialiasing filter. HAM10000 is 4:3 throughout and loses nothing.
+Images may have any size and aspect. The centre is cropped to the model's aspect, so that a lesion is never
+stretched, and then resampled with an antialiasing filter. HAM10000 is 4:3 throughout and loses nothing.
 """
 
 import io
@@ -32,8 +32,8 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
     """Decode one image (a path or a file's bytes) and fit it to ``(height, width, 3)`` uint8.
 
     Raises:
-        UserError: naming ``name``, when there is no such file, or its content is no readable image, too large, or too
-            small to show anything.
+        UserError: there is no such file, or its content is no readable image, too large, or too small to show
+            anything; the message names ``name``.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
@@ -53,10 +53,10 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
 
 
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Upright, RGB, centre crop to ``width / height``, antialiased resampling; (height, width, 3) uint8.
+    """Turn upright, convert to RGB, crop the centre to ``width / height``, resample; (height, width, 3) uint8.
 
     Raises:
-        ValueError: of grey values that come as 32-bit numbers, whose black and white nobody knows.
+        ValueError: the grey values are 32-bit numbers, whose range is unknown.
     """
     if image.mode in ("I", "F"):
         raise ValueError("grey values of unknown range, not 8 bits or a PNG of 16")
@@ -68,7 +68,7 @@ def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What its EXIF asks for; a lesion has no upper side, so EXIF that cannot be read is no reason to refuse."""
+    """The turn that EXIF asks for. Unreadable EXIF is no reason to refuse: a lesion has no upper side."""
     image.load()  # Pillow turns TIFF itself then, and takes the tag out
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))

@@ -1,10 +1,11 @@
-"""The raw download becomes one array and one clean table, in one pass and bounded memory.
+"""Turns the raw download into one array and one clean table, in one pass and bounded memory.
 
-Images are decoded once, by all cores, a few dozen at a time, and written in order into a ``.npy`` file that
-later stages map into memory: the peak does not grow with the number of images. Which form the raw data come in
-is found out by :mod:`dermdistill.ingest.forms`. Deliberately absent: anything that looks at the label while
-touching pixels, and another JPEG decoder than Pillow's (``benchmarks/README.md`` tells what others would gain,
-and that their pixels of larger images differ).
+:mod:`dermdistill.ingest.forms` recognises the form of the raw data. All cores decode the images, a few dozen at a time,
+and each image once. The pixels are written in order into a ``.npy`` file that later stages map into memory, so the peak
+does not grow with the number of images.
+
+Deliberately absent: anything that looks at the label while touching pixels, and any JPEG decoder but Pillow's
+(``benchmarks/README.md`` says what others would gain, and that their pixels of larger images differ).
 """
 
 import hashlib
@@ -32,17 +33,17 @@ CHUNK = 64  # images in memory at once
 
 @dataclass(frozen=True)
 class Raw:
-    """The checked metadata table, one row an image, and how to read each row's file."""
+    """The validated metadata table, one row per image, and a reader of each row's file."""
 
     form: str
     table: pd.DataFrame
     readers: Sequence[Callable[[], bytes]]
-    unlisted: int  # images without a row; ignored
-    lesions_known: bool  # else each image counts as a lesion, and leakage cannot be excluded
+    unlisted: int  # image files without a row; ignored
+    lesions_known: bool  # otherwise each image counts as a lesion, and leakage cannot be excluded
 
 
 class Source(NamedTuple):
-    """One decoded image: fingerprint of the prepared pixels, and what the file was."""
+    """What a decoded file was: size in pixels, colour mode and bytes; and the SHA-256 of its prepared pixels."""
 
     pixels_sha256: str
     width: int
@@ -52,44 +53,47 @@ class Source(NamedTuple):
 
 
 def open_raw(folder: str | Path) -> Raw:
-    """Find table and images in ``folder`` and check that they fit together.
+    """Read the table in ``folder`` and check that every row has an image.
 
     Raises:
-        UserError: folder absent, table absent or faulty, zip damaged, or images missing.
+        UserError: the folder or table is missing, the table faulty, a zip damaged, or an image missing.
     """
-    found = forms.detect(folder)
-    table = schema.checked(found.table, found.source)
+    dataset = forms.detect(folder)
+    table = schema.checked(dataset.table, dataset.source)
     keys = table["image_id"].str.casefold()
-    missing = list(table["image_id"][~keys.isin(list(found.images))])
+    missing = list(table["image_id"][~keys.isin(list(dataset.images))])
     if missing:
         some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise UserError(
             f"{folder} lacks the files of {len(missing)} of {len(table)} images in the table ({some}); "
             "bring in the complete data with `make data`"
         )
-    readers = [found.images[key] for key in keys]
-    return Raw(found.form, table, readers, len(found.images) - len(table), found.lesions_known)
+    readers = [dataset.images[key] for key in keys]
+    return Raw(dataset.form, table, readers, len(dataset.images) - len(table), dataset.lesions_known)
 
 
 def prepare(raw: Raw, folder: str | Path, height: int, width: int) -> dict[str, Any]:
-    """Write ``images.npy`` (N, height, width, 3) uint8, ``metadata.csv`` and ``sources.csv``; return the data report.
+    """Write ``images.npy`` (N, height, width, 3) uint8, ``metadata.csv`` and ``sources.csv``; return the counts.
 
-    ``metadata.csv`` gains ``pixels_sha256``, the fingerprint of each prepared image; ``sources.csv`` tells each
-    file's size, colour mode and bytes. Nothing takes its final name before everything has succeeded.
+    ``metadata.csv`` is the table with ``pixels_sha256`` added, the first 16 hex digits of the SHA-256 of each prepared
+    image. ``sources.csv`` has each file's size in pixels, colour mode and bytes. Nothing takes its final name before
+    everything has succeeded.
+
+    Raises:
+        UserError: a file is no readable image.
     """
     folder = Path(folder)
     with atomic(folder / "images.npy") as temporary:
-        found = list(_write(raw, temporary, height, width))
-        sources = pd.DataFrame(found).assign(image_id=raw.table["image_id"])
+        sources = pd.DataFrame(list(_write(raw, temporary, height, width))).assign(image_id=raw.table["image_id"])
         table = raw.table.assign(pixels_sha256=sources.pop("pixels_sha256"))
         with atomic(folder / "metadata.csv") as metadata, atomic(folder / "sources.csv") as path:
             sources[["image_id", "width", "height", "mode", "bytes"]].to_csv(path, index=False, lineterminator="\n")
             table.to_csv(metadata, index=False)
-    return describe(table, raw.unlisted, (height, width)) | {"form": raw.form, "lesions_known": raw.lesions_known}
+    return counts(table, raw.unlisted, (height, width)) | {"form": raw.form, "lesions_known": raw.lesions_known}
 
 
 def _write(raw: Raw, path: Path, height: int, width: int) -> Iterator[Source]:
-    """Decode chunk by chunk; the array is written, not mapped, so that no page of it counts as our memory."""
+    """Decode chunk by chunk. The array is written, not mapped, so that none of its pages count as our memory."""
     count = len(raw.table)
     array = open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
     offset, size = array.offset, array.offset + array.nbytes
@@ -103,7 +107,7 @@ def _write(raw: Raw, path: Path, height: int, width: int) -> Iterator[Source]:
     workers = min(32, os.cpu_count() or 1)
     with path.open("r+b") as stream, ThreadPoolExecutor(workers) as pool, tqdm(total=count, desc="prepare") as bar:
         if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(stream.fileno(), 0, size)  # a full disk is said now, not after minutes of decoding
+            os.posix_fallocate(stream.fileno(), 0, size)  # a full disk fails now, not after minutes of decoding
         stream.seek(offset)
         for start in range(0, count, CHUNK):
             rows = range(start, min(start + CHUNK, count))
@@ -113,10 +117,10 @@ def _write(raw: Raw, path: Path, height: int, width: int) -> Iterator[Source]:
 
 
 def decoded(content: bytes, name: str, height: int, width: int) -> tuple[np.ndarray, Source]:
-    """One image fitted to ``(height, width, 3)``, and what its file was.
+    """One image fitted to ``(height, width, 3)`` uint8, and what its file was.
 
     Raises:
-        UserError: as ``pixels.read``.
+        UserError: as :func:`dermdistill.ingest.pixels.read`.
     """
     fitted = pixels.read(content, name, height, width)
     with Image.open(io.BytesIO(content)) as image:  # the header only
@@ -124,8 +128,8 @@ def decoded(content: bytes, name: str, height: int, width: int) -> tuple[np.ndar
     return fitted, Source(hashlib.sha256(fitted.tobytes()).hexdigest()[:16], *size, mode, len(content))
 
 
-def describe(table: pd.DataFrame, unlisted: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Counts a reader wants before trusting anything: by class, lesion, ground truth, and what is missing."""
+def counts(table: pd.DataFrame, unlisted: int, size: tuple[int, int]) -> dict[str, Any]:
+    """What a reader wants to know first: images by class, lesion and kind of ground truth, and what is missing."""
     per_lesion = table.groupby("lesion_id").size()
     return {
         "images": len(table),

@@ -1,7 +1,7 @@
-"""What a metadata table must be, checked by pandera; every finding is said at once, in one sentence.
+"""Validates a metadata table by pandera; one sentence names every fault.
 
-Kept apart from :mod:`dermdistill.ingest.forms` because the rules hold for every form, and because pandera takes
-over a second to import.
+This module is apart from :mod:`dermdistill.ingest.forms` because the rules apply to every form, and because pandera
+takes over a second to import.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from dermdistill.errors import UserError
 UNKNOWN_DX = f"unknown dx {{some}} (known: {', '.join(CLASSES)})"
 
 
-def _rule(test: Callable[[pd.Series], pd.Series], finding: str) -> pa.Check:
-    """A check of a whole column; ``finding`` may use {count}, {first}, {some}."""
-    return pa.Check(test, error=finding)
+def _rule(test: Callable[[pd.Series], pd.Series], fault: str) -> pa.Check:
+    """A check of a whole column; the message ``fault`` may use {count}, {first}, {some}."""
+    return pa.Check(test, error=fault)
 
 
 def _filled(column: str) -> pa.Check:
@@ -49,12 +49,12 @@ SCHEMA = pa.DataFrameSchema(
 
 
 def checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """``table`` (all text) without blanks around values, sorted by image_id, age as a number.
+    """``table`` (all text) without blanks around values, sorted by image_id, age in years as a number.
 
-    Sorting makes the order of the raw rows change nothing.
+    It is sorted so that the order of the raw rows changes nothing.
 
     Raises:
-        UserError: naming every finding, with how often it occurs and an example.
+        UserError: the table has faults; the message names each, with its count and an example.
     """
     table = table.apply(lambda column: column.str.strip()).sort_values("image_id", ignore_index=True)
     if table.empty:
@@ -62,15 +62,15 @@ def checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     try:
         SCHEMA.validate(table, lazy=True)
     except pa.errors.SchemaErrors as error:
-        raise UserError(f"{source} has {' and '.join(_findings(error.failure_cases))}; correct the table") from None
+        raise UserError(f"{source} has {' and '.join(_faults(error.failure_cases))}; correct the table") from None
     return table.assign(age=pd.to_numeric(table["age"].replace("", None)))
 
 
-def _findings(cases: pd.DataFrame) -> list[str]:
-    found = []
+def _faults(cases: pd.DataFrame) -> list[str]:
+    faults = []
     for check, group in cases.groupby("check", sort=False):
         values = group.sort_values("index")["failure_case"].astype(str)
         kinds = sorted(set(values))
         some = ", ".join(map(repr, kinds[:5])) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
-        found.append(str(check).format(count=len(values), first=values.iloc[0], some=some))
-    return found
+        faults.append(str(check).format(count=len(values), first=values.iloc[0], some=some))
+    return faults

@@ -1,1 +1,1 @@
-"""The embedded synthetic data set."""
+"""The embedded synthetic data set, in the raw form of HAM10000."""

@@ -1,4 +1,4 @@
-"""The camera of the phantom: what belongs to one picture, not to the lesion: position, light, hairs, lens."""
+"""Photographs a phantom's lesion: position, light, hairs and lens, which differ between images of one lesion."""
 
 import math
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 
 def photograph(rng: np.random.Generator, ground: np.ndarray, height: int, width: int) -> np.ndarray:
-    """One picture of ``ground`` (from ``tissue.paint``, same height): (height, width, 3) uint8 RGB."""
+    """One photograph of ``ground`` (from ``tissue.paint`` with the same height): (height, width, 3) uint8 RGB."""
     image = _hairs(rng, _frame(rng, ground, height, width))
     y, x = (axis.astype(np.float32) for axis in np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
     light = 1 + 0.06 * (rng.normal() * x + rng.normal() * y)  # the lamp is never quite centred
@@ -37,7 +37,7 @@ def _frame(rng: np.random.Generator, ground: np.ndarray, height: int, width: int
 
 
 def _hairs(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Lay dark (seldom white) bent hairs over the picture: none in most, many in a few."""
+    """Draw dark (rarely white) bent hairs over the image: none in most, many in a few."""
     width, height = image.size
     count = int(rng.choice((0, 3, 10, 25), p=(0.55, 0.25, 0.14, 0.06)))
     canvas = Image.new("L", (2 * width, 2 * height))
@@ -56,7 +56,7 @@ def _hairs(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def _bubbles(rng: np.random.Generator, pixels: np.ndarray) -> None:
-    """Air in the contact gel: bright rings, added in place to (H, W, 3) floats."""
+    """Add air bubbles of the contact gel, bright rings, in place to ``pixels`` (H, W, 3) float."""
     height, width = pixels.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     for _ in range(rng.integers(1, 4)):
@@ -66,6 +66,6 @@ def _bubbles(rng: np.random.Generator, pixels: np.ndarray) -> None:
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """Floats from 0 to 1, rounded to uint8."""
+    """Floats from 0 to 1 as uint8, rounded and clipped."""
     rounded: np.ndarray = np.clip(pixels, 0, 1) * 255 + 0.5
     return rounded.astype(np.uint8)

@@ -1,11 +1,12 @@
-"""The embedded data set: procedurally drawn dermoscopy in exactly the raw form of HAM10000.
+"""Writes the embedded data set: procedurally drawn dermoscopy in exactly the raw form of HAM10000.
 
-It lets the demo and the tests drive the code that reads the real archive, where that archive cannot
-be shipped (CC BY-NC, 2.6 GB). A phantom shows that the pipeline works; it says nothing about skin.
+The demo and the tests run the code that reads the real archive, which cannot be shipped (CC BY-NC, 2.6 GB). A phantom
+shows that the pipeline works; it says nothing about skin.
 
-``tissue`` paints a lesion, ``camera`` photographs it: HAM10000 holds several photographs of one lesion, and a split has
-to cope with that. This module decides how many of which, and writes table and archives. The classes overlap on purpose
-(see ``tissue``), so an AUC on phantoms is a setting, not a finding.
+:mod:`dermdistill.phantom.tissue` paints a lesion and :mod:`dermdistill.phantom.camera` photographs it. Some lesions are
+photographed several times, as in HAM10000, so that a split has to keep their images together. This module draws the
+numbers of lesions and photographs, and writes table and archives. The classes overlap on purpose (see ``tissue``), so
+an AUC on phantoms is a setting, not a result.
 """
 
 import io
@@ -25,7 +26,7 @@ from dermdistill.phantom import camera, tissue
 PARTS = ("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip")
 TABLE = "HAM10000_metadata.csv"
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
-FIRST_ID = 9_000_001  # far above every real id, so that nobody takes a phantom for a patient
+FIRST_ID = 9_000_001  # far above every real id, so that nobody mistakes a phantom for a patient
 
 # Share of lesions: HAM10000's order, the rare diagnoses raised so that every part of a split has some.
 _SHARES = {"nv": 0.60, "mel": 0.14, "bkl": 0.11, "bcc": 0.06, "akiec": 0.04, "vasc": 0.025, "df": 0.025}
@@ -51,20 +52,21 @@ def write(
 ) -> None:
     """Write two archives of JPEGs and the metadata table, named and shaped as HAM10000's.
 
-    The same arguments give the same bytes (with the same Pillow and numpy): every lesion has its own
-    random stream. About 1.4 images per lesion; ``height`` and ``width`` in pixels.
+    The same arguments give the same bytes with the same Pillow and numpy: every lesion has its own random stream.
+
+    Args:
+        directory: made if missing; a phantom in it is replaced.
+        lesions: their number; there are about 1.4 images per lesion.
+        seed: of all random numbers.
+        height, width: of the images, in pixels.
+        progress: show a progress bar.
 
     Raises:
-        UserError: fewer lesions than diagnoses, a negative seed, a frame below 32 x 24 or wider than
-            4:3, or ``directory`` holds a data set that is no phantom.
+        UserError: fewer lesions than diagnoses, a negative seed, a frame below 32 x 24 or wider than 4:3, or
+            ``directory`` holds a data set that is no phantom.
     """
     directory = Path(directory)
-    least = {"lesions": (lesions, len(CLASSES)), "seed": (seed, 0), "height": (height, 24), "width": (width, 32)}
-    for name, (given, low) in least.items():
-        if given < low:
-            raise UserError(f"phantom: {name} is {given}; give at least {low}")
-    if 3 * width > 4 * height:
-        raise UserError(f"phantom: {width}x{height} pixels is wider than 4:3; lower width or raise height")
+    _check(lesions, seed, height, width)
     _refuse_real(directory)
     first, *streams = np.random.SeedSequence(seed).spawn(lesions + 1)
     rng = np.random.default_rng(first)
@@ -80,12 +82,7 @@ def write(
             name = f"ISIC_{next(ids)}"
             files[name] = jpeg(camera.photograph(lens, ground, height, width))
             rows.append(f"HAM_{FIRST_ID + n},{name},{fields}")
-    # The table goes first: it is what marks an interrupted folder as a phantom that may be rewritten.
-    rows.sort(key=lambda row: row.split(",")[1])
-    write_text(directory / TABLE, "\n".join([HEADER, *rows]) + "\n")
-    names = sorted(files)
-    for part, members in zip(PARTS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True):
-        _archive(directory / part, {name: files[name] for name in members})
+    _store(directory, rows, files)
 
 
 def draw(rng: np.random.Generator, dx: str, height: int, width: int) -> np.ndarray:
@@ -94,14 +91,23 @@ def draw(rng: np.random.Generator, dx: str, height: int, width: int) -> np.ndarr
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """A photograph's file."""
+    """Pixels (H, W, 3) uint8 as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
+def _check(lesions: int, seed: int, height: int, width: int) -> None:
+    minima = {"lesions": (lesions, len(CLASSES)), "seed": (seed, 0), "height": (height, 24), "width": (width, 32)}
+    for name, (value, minimum) in minima.items():
+        if value < minimum:
+            raise UserError(f"phantom: {name} is {value}; give at least {minimum}")
+    if 3 * width > 4 * height:
+        raise UserError(f"phantom: {width}x{height} pixels is wider than 4:3; lower width or raise height")
+
+
 def _diagnoses(rng: np.random.Generator, lesions: int) -> list[str]:
-    """A diagnosis for each lesion, in the shares of ``_SHARES``, none missing, shuffled."""
+    """A diagnosis for each lesion, shuffled: in the shares of ``_SHARES``, at least one of each."""
     counts = {dx: max(1, math.floor(share * lesions)) for dx, share in _SHARES.items()}
     counts["nv"] += lesions - sum(counts.values())  # nevi take the rounding, as they can spare it
     ordered = [dx for dx in CLASSES for _ in range(counts[dx])]
@@ -109,7 +115,7 @@ def _diagnoses(rng: np.random.Generator, lesions: int) -> list[str]:
 
 
 def _record(rng: np.random.Generator, dx: str) -> tuple[str, int]:
-    """The table's columns from ``dx`` on, and how many photographs there are."""
+    """The table's columns from ``dx`` on, and the number of photographs."""
     types = _TYPES.get(dx, {"histo": 1.0})
     kind = rng.choice(list(types), p=list(types.values()))
     mean, deviation = _AGES[dx]
@@ -121,8 +127,18 @@ def _record(rng: np.random.Generator, dx: str) -> tuple[str, int]:
     return f"{dx},{kind},{age},{sex},{site}", count
 
 
+def _store(directory: Path, rows: list[str], files: dict[str, bytes]) -> None:
+    """Write the table, sorted by image id, and half of the files into each archive."""
+    # The table goes first: it marks an interrupted folder as a phantom, which may be rewritten.
+    rows = sorted(rows, key=lambda row: row.split(",")[1])
+    write_text(directory / TABLE, "\n".join([HEADER, *rows]) + "\n")
+    names = sorted(files)
+    for part, members in zip(PARTS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True):
+        _archive(directory / part, {name: files[name] for name in members})
+
+
 def _archive(path: Path, files: dict[str, bytes]) -> None:
-    """Store ``files`` uncompressed, with a fixed date and system so that equal content is equal bytes."""
+    """Store ``files`` uncompressed, with a fixed date and system, so that equal content gives equal bytes."""
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(f"{name}.jpg", date_time=(1980, 1, 1, 0, 0, 0))

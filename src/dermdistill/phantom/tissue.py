@@ -1,17 +1,18 @@
-"""The painter of the phantom's lesions: shape, pigments, structures, and the skin around them.
+"""Paints the phantom's lesions: shape, pigments, structures, and the skin around them.
 
-Colour follows Beer-Lambert: every layer is a density of an absorber (melanin, blood, melanin deep in the dermis, which
-looks blue), so that overlapping layers mix as they do in skin.
+Colour follows the Beer-Lambert law. Every layer is a density of an absorber (melanin, blood, or melanin deep in the
+dermis, which looks blue), so that overlapping layers mix as they do in skin.
 
-The classes overlap on purpose. All are drawn by one painter from one row of strengths (``_RECIPES``);
-each strength is weakened at random, and a share of the lesions leans towards a look-alike
-(``_MIMICS``), one in eight almost wholly: a nevus towards melanoma, a melanoma towards a nevus or a
-keratosis. The strengths were tuned until a small pretrained network separated melanoma well but not
-perfectly (AUC about 0.9 at 700 lesions), so an AUC on phantoms is a setting, not a finding. Deliberately
-absent: age or body site in the drawing, other skin types, anything calibrated against real images.
+The classes overlap on purpose. One function paints all of them, each from its row of strengths (``_RECIPES``). Every
+strength varies at random, and a share of the lesions leans towards a look-alike (``_MIMICS``), one in eight almost
+wholly: a nevus towards melanoma, a melanoma towards a nevus or a keratosis. The strengths were tuned until a small
+pretrained network separated melanoma well but not perfectly (AUC about 0.9 at 700 lesions), so an AUC on phantoms is a
+setting, not a result.
 
-Which structure goes with which diagnosis: Tschandl et al., Sci. Data 5:180161 (2018), and the usual
-dermoscopic criteria (pigment network, blue-white veil, milia-like cysts, arborising vessels, …).
+Deliberately absent: age or body site in the drawing, other skin types, anything calibrated against real images.
+
+Source of the structures of each diagnosis: Tschandl et al., Sci. Data 5:180161 (2018), and the usual dermoscopic
+criteria (pigment network, blue-white veil, milia-like cysts, arborising vessels, …).
 """
 
 import math
@@ -50,7 +51,7 @@ _MIMICS = {"nv": ("mel", "bkl", "df"), "mel": ("nv", "nv", "bkl"), "bkl": ("mel"
 
 @dataclass
 class _Patch:
-    """The skin being painted: its random stream, its strengths, and where each pixel lies."""
+    """The skin being painted: its random stream, its strengths, and the place of each pixel."""
 
     rng: np.random.Generator
     s: dict[str, float]
@@ -89,7 +90,7 @@ def paint(rng: np.random.Generator, dx: str, height: int) -> np.ndarray:
 
 
 def _strengths(rng: np.random.Generator, dx: str) -> dict[str, float]:
-    """The recipe of ``dx``, some way towards a look-alike, every structure weakened or missing at random."""
+    """The recipe of ``dx``, mixed with that of a look-alike; every strength varies and some structures are missing."""
     lean = rng.beta(0.6, 1.9) if rng.random() > 0.12 else rng.uniform(0.7, 1)  # some deceive any eye
     look_alike = rng.choice(_MIMICS[dx])
     mean = (1 - lean) * np.array(_RECIPES[dx]) + lean * np.array(_RECIPES[look_alike])
@@ -103,7 +104,7 @@ def _strengths(rng: np.random.Generator, dx: str) -> dict[str, float]:
 
 
 def _depth(patch: _Patch) -> np.ndarray:
-    """Distance inside a border of a few Fourier harmonics eaten into by finer noise: 1 centre, 0 border."""
+    """Depth inside the border (side, side): 1 at the centre, 0 at the border of a few Fourier harmonics and noise."""
     rng, s = patch.rng, patch.s
     angle = np.arctan2(patch.y, patch.x)
     border = np.ones_like(angle)
@@ -168,7 +169,7 @@ def _structures(patch: _Patch, mask: np.ndarray, density: dict[str, np.ndarray])
 
 
 def _whiten(patch: _Patch, depth: np.ndarray, mask: np.ndarray, planes: list[np.ndarray]) -> None:
-    """Cover the colour ``planes``, in place, with what scatters: scar, haze, cysts, scale, follicles."""
+    """Cover the colour ``planes``, in place, with what scatters light: scar, haze, cysts, scale, follicles."""
     rng, s = patch.rng, patch.s
     haze = 0.25 * s["veil"] * np.clip(patch.noise(12), 0, 1)
     scar = 0.6 * s["scar"] * np.clip((depth - 0.45) * 2 + 0.3 * patch.noise(30), 0, 1)

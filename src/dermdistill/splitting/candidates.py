@@ -1,14 +1,18 @@
-"""Which pairs of pictures are worth a close look? Two searches, neither of which compares all pairs.
+"""Proposes pairs of images that the geometric check should compare. Two searches, neither of which compares all pairs.
 
-:func:`near` finds perceptual hashes within a few bits of each other: exact (equal in at least one of
-``distance + 1`` bands, by the pigeonhole principle), a million in well under a minute, but blind to another
-framing. :func:`voted` finds pictures that share local features: every large SIFT feature looks up its nearest
-likes in an inverted file, and two pictures with enough such hits become candidates. Of HAM10000's 3,207 pairs with
-one lesion id the hash finds 106, both together 2,459 (docs/data_card.md).
+:func:`near` finds perceptual hashes that differ in a few bits. It is exact: such hashes are equal in at least one of
+``distance + 1`` bands, by the pigeonhole principle. It searches a million hashes in well under a minute, but misses
+images with another framing. :func:`voted` finds images that share local features: every large SIFT feature looks up
+its nearest neighbours in an inverted file, and two images with enough such hits become candidates. Of HAM10000's 3,207
+pairs with one lesion id the hash finds 106, both searches together 2,459 (docs/data_card.md).
 
-The cost of votes grows like n·√n: each of n features visits a fixed number of about √n lists.
-Deliberately absent: global descriptors (colour histograms, VLAD), which find fewer at many times the candidates, and
-network embeddings, which would tie the audit to a trained model.
+The cost of :func:`voted` grows like n·√n: each of n features visits a fixed number of lists, each about √n long.
+
+Deliberately absent: global descriptors (colour histograms, VLAD), which find fewer pairs among many times as many
+candidates, and network embeddings, which would tie the audit to a trained model.
+
+Sources: Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010); Sivic and Zisserman, ICCV
+2003 (inverted files); Arandjelović and Zisserman, CVPR 2012 (square roots of the descriptors).
 """
 
 from collections.abc import Iterator
@@ -20,56 +24,56 @@ import faiss
 import numpy as np
 
 BITS = 64
-PER_PICTURE = 32  # of the largest features
+PER_PICTURE = 32  # features used of each image, the largest ones
 DIMENSIONS = 32  # of 128, after PCA
-SAMPLE = 100_000  # descriptors the PCA is learnt from
-LISTS, PROBES = 4, 2  # lists per square root of features, and how many are visited
-NEIGHBOURS = 6  # looked up per feature, itself among them
+SAMPLE = 100_000  # descriptors the PCA is fitted on
+LISTS, PROBES = 4, 2  # lists per square root of the number of features, and lists visited per feature
+NEIGHBOURS = 6  # looked up per feature, itself included
 BATCH = 100_000  # features looked up at once
 SEED = 0
 
 
 def phash(plane: np.ndarray) -> np.uint64:
-    """64-bit perceptual hash of a grey picture: signs of its lowest frequencies against their median."""
+    """64-bit perceptual hash of a grey image (H, W) uint8: which of its 64 lowest frequencies exceed their median."""
     small = cv2.resize(plane, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
     return np.packbits(low > np.median(low[1:])).view(np.uint64)[0]
 
 
 def near(codes: np.ndarray, distance: int) -> np.ndarray:
-    """All pairs (m, 2), i < j, of ``codes`` (n,) uint64 that differ in at most ``distance`` bits, sorted."""
+    """All pairs (m, 2) int64, i < j, of ``codes`` (n,) uint64 that differ in at most ``distance`` bits, sorted."""
     edges = np.linspace(0, BITS, distance + 2).astype(int)
-    found = [np.zeros((0, 2), np.int64)]
+    pairs = [np.zeros((0, 2), np.int64)]
     for low, high in pairwise(edges.tolist()):
         band = (codes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        found.append(_same_band(codes, band, distance))
-    return np.unique(np.concatenate(found), axis=0)
+        pairs.append(_same_band(codes, band, distance))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def _same_band(codes: np.ndarray, band: np.ndarray, distance: int) -> np.ndarray:
-    """Pairs among those whose ``band`` is equal: neighbours in sorted order, then next neighbours, and so on."""
+    """Near pairs among codes of equal ``band``: neighbours in sorted order, then next neighbours, and so on."""
     order = np.argsort(band, kind="stable")
     codes, band = codes[order], band[order]
-    found, place = [], np.arange(len(codes) - 1)
+    pairs, place = [], np.arange(len(codes) - 1)
     for step in range(1, len(codes)):
         place = place[place + step < len(codes)]
         place = place[band[place] == band[place + step]]
         if not len(place):
             break
         close = place[np.bitwise_count(codes[place] ^ codes[place + step]) <= distance]
-        found.append(np.stack([order[close], order[close + step]], axis=1))
-    return np.sort(np.concatenate(found), axis=1) if found else np.zeros((0, 2), np.int64)
+        pairs.append(np.stack([order[close], order[close + step]], axis=1))
+    return np.sort(np.concatenate(pairs), axis=1) if pairs else np.zeros((0, 2), np.int64)
 
 
 def voted(descriptors: list[np.ndarray], votes: int) -> np.ndarray:
-    """Pairs (m, 2), i < j, of pictures that share at least ``votes`` local features, sorted.
+    """Pairs (m, 2) int64, i < j, of images that share at least ``votes`` local features, sorted.
 
     Args:
-        descriptors: per picture (n, 128) uint8, largest feature first.
+        descriptors: per image (n, 128) uint8, largest feature first.
     """
     few = [rows[:PER_PICTURE] for rows in descriptors]
     owner = np.repeat(np.arange(len(few)), [len(rows) for rows in few])
-    if len(owner) < DIMENSIONS:  # too few to learn components from, hence too few to share any
+    if len(owner) < DIMENSIONS:  # too few to fit the PCA on, hence too few to share any
         return np.zeros((0, 2), np.int64)
     with _one_thread():
         vectors = reduced(np.concatenate(few))
@@ -87,7 +91,7 @@ def voted(descriptors: list[np.ndarray], votes: int) -> np.ndarray:
 
 
 def reduced(descriptors: np.ndarray) -> np.ndarray:
-    """Square roots of SIFT descriptors, (n, 128) uint8, on their principal components, (n, DIMENSIONS) float32."""
+    """Square roots of SIFT descriptors (n, 128) uint8, projected on principal components: (n, DIMENSIONS) float32."""
     roots = descriptors.astype(np.float32)
     roots /= roots.sum(axis=1, keepdims=True) + 1e-6
     np.sqrt(roots, out=roots)
@@ -99,7 +103,7 @@ def reduced(descriptors: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """What faiss learns depends in its last bits on the number of threads; looking up does not."""
+    """Run faiss on one thread. Training depends on the number of threads in its last bits, search does not."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -120,7 +124,7 @@ def _inverted_file(vectors: np.ndarray) -> faiss.IndexIVFFlat:
 
 
 def _add(counts: tuple[np.ndarray, np.ndarray], keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``counts`` (sorted distinct keys, how often) with more keys counted in."""
+    """``counts`` (sorted distinct keys, their counts) with more keys added."""
     fresh, times = np.unique(keys, return_counts=True)
     every, where = np.unique(np.concatenate([counts[0], fresh]), return_inverse=True)
     return every, np.bincount(where, np.concatenate([counts[1], times])).astype(np.int64)

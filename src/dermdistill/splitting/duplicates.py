@@ -1,11 +1,12 @@
-"""Leakage that lesion ids do not show: photographs of one lesion that carry two ids ("twins").
+"""Finds duplicate lesions: photographs of one lesion that carry two lesion ids, which a split by lesion id would leak.
 
-Two cheap searches propose pairs (:mod:`dermdistill.splitting.candidates`), a geometric check confirms some of them
-(:mod:`dermdistill.splitting.geometry`), as equal pixels do, and lesions joined by a confirmed pair stand in one part of
-the split (:mod:`dermdistill.splitting.splits`). The thresholds were set on HAM10000 by looking:
-``duplicate_labels.csv`` holds the pairs that were looked at and the verdicts, :func:`precision` measures against them.
+Two cheap searches propose candidate pairs (:mod:`dermdistill.splitting.candidates`). A geometric check
+(:mod:`dermdistill.splitting.geometry`) or equal pixels confirm some of them. The split
+(:mod:`dermdistill.splitting.splits`) puts lesions that a confirmed pair joins into one part. The thresholds were set on
+HAM10000 by eye: ``duplicate_labels.csv`` holds the pairs that somebody looked at and the verdicts, and
+:func:`precision` compares the check with them.
 
-Deliberately absent: closing groups over unconfirmed pairs, and any use of the diagnosis to confirm.
+Deliberately absent: groups joined by unconfirmed pairs, and any use of the diagnosis to confirm a pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,18 +26,19 @@ COLUMNS = ["image_a", "image_b", "lesion_a", "lesion_b", "dx_a", "dx_b"]
 MEASURED = ["inliers", "scale", "correlation"]
 VERDICTS = ("same", "different", "unsure")
 LABELS = Path(__file__).with_name("duplicate_labels.csv")
+_SIDES = ["image_a", "image_b", "dx_a", "dx_b"]
 CHUNK = 512  # items handed to the threads at once
 
 
 class Images(Protocol):
-    """Pictures (H, W, 3) uint8 of one size, by number: an array, or whatever reads them when they are looked at."""
+    """Images (H, W, 3) uint8 of one size, by number: an array, or an object that reads each one when it is indexed."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> np.ndarray: ...
 
 
 class Thresholds(NamedTuple):
-    """What makes a candidate (``votes`` or ``hash_distance``), and what confirms it (both others, or equal pixels)."""
+    """A pair is a candidate by ``votes`` or ``hash_distance``; ``inliers`` and ``correlation`` together confirm it."""
 
     votes: int
     hash_distance: int
@@ -45,34 +47,38 @@ class Thresholds(NamedTuple):
 
 
 class Descriptors(NamedTuple):
-    """Per picture: a perceptual hash (n,) uint64, and its local features."""
+    """Of n images: perceptual hashes ``codes`` (n,) uint64, and n sets of local features."""
 
     codes: np.ndarray
     features: list[geometry.Features]
 
 
-def describe(images: Images) -> Descriptors:
-    """Of prepared images, mapped from disk: some 20 kB of features stay in memory for each."""
+def compute_descriptors(images: Images) -> Descriptors:
+    """Hash and local features of every image; the features need some 20 kB of memory per image."""
     cv2.setNumThreads(1)  # the pool below is what runs in parallel
 
     def one(i: int) -> tuple[np.uint64, geometry.Features]:
         plane = geometry.grey(images[i])
         return candidates.phash(plane), geometry.features(plane)
 
-    found = list(_parallel(one, range(len(images)), "fingerprints"))
-    return Descriptors(np.array([code for code, _ in found], np.uint64), [features for _, features in found])
+    results = list(_parallel(one, range(len(images)), "descriptors"))
+    return Descriptors(np.array([code for code, _ in results], np.uint64), [features for _, features in results])
 
 
-def propose(known: Descriptors, thresholds: Thresholds) -> np.ndarray:
-    """Candidate pairs (m, 2), i < j, sorted: enough shared features, or nearly equal hashes."""
-    voted = candidates.voted([one.descriptors for one in known.features], thresholds.votes)
-    return np.unique(np.concatenate([voted, candidates.near(known.codes, thresholds.hash_distance)]), axis=0)
+def propose(descriptors: Descriptors, thresholds: Thresholds) -> np.ndarray:
+    """Candidate pairs (m, 2) int64, i < j, sorted: they share enough features, or their hashes are nearly equal."""
+    voted = candidates.voted([features.descriptors for features in descriptors.features], thresholds.votes)
+    return np.unique(np.concatenate([voted, candidates.near(descriptors.codes, thresholds.hash_distance)]), axis=0)
 
 
 def verify(
     images: Images, features: Sequence[geometry.Features], pairs: np.ndarray, thresholds: Thresholds
 ) -> pd.DataFrame:
-    """What :func:`geometry.match` measures for each pair, and ``confirmed``: by that, or by equal pixels."""
+    """Compare each of ``pairs`` (m, 2); ``features`` are those of all images.
+
+    Returns:
+        m rows: ``inliers, scale, correlation`` (:class:`geometry.Match`), and ``confirmed``: by these or equal pixels.
+    """
 
     def one(pair: np.ndarray) -> tuple[float, float, float, bool]:
         i, j = map(int, pair)
@@ -84,21 +90,29 @@ def verify(
 
 
 def confirms(table: pd.DataFrame, thresholds: Thresholds) -> pd.Series:
-    """Which measured pairs show one piece of skin."""
+    """Which rows of ``inliers, correlation`` reach both thresholds: (m,) bool."""
     return (table["inliers"] >= thresholds.inliers) & (table["correlation"] >= thresholds.correlation)
 
 
-def find(images: Images, metadata: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
-    """Every candidate pair with what was measured, confirmed ones first, strongest first.
+def find_pairs(images: Images, metadata: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
+    """Every candidate pair with its measurements, confirmed pairs first, most inliers first.
 
-    Pairs within a lesion are kept too (``lesion_a == lesion_b``): what share of them is found and confirmed is
-    the audit's own sensitivity.
+    Pairs within a lesion (``lesion_a == lesion_b``) stay in the table: the share of them that is confirmed measures the
+    sensitivity of the audit.
+
+    Args:
+        images: N images.
+        metadata: ``image_id, lesion_id, dx``, N rows in the same order.
+        thresholds: of candidates and confirmed pairs.
+
+    Returns:
+        ``image_a, image_b, lesion_a, lesion_b, dx_a, dx_b, inliers, scale, correlation, confirmed``.
     """
-    known = describe(images)
-    pairs = propose(known, thresholds)
+    descriptors = compute_descriptors(images)
+    pairs = propose(descriptors, thresholds)
     names = metadata[["image_id", "lesion_id", "dx"]]
     sides = [names.iloc[pairs[:, side]].reset_index(drop=True).add_suffix(f"_{'ab'[side]}") for side in (0, 1)]
-    table = pd.concat([*sides, verify(images, known.features, pairs, thresholds)], axis=1)
+    table = pd.concat([*sides, verify(images, descriptors.features, pairs, thresholds)], axis=1)
     table = table.rename(columns={"image_id_a": "image_a", "image_id_b": "image_b"})
     table = table.rename(columns={"lesion_id_a": "lesion_a", "lesion_id_b": "lesion_b"})
     order = ["confirmed", "inliers", "correlation", "image_a", "image_b"]
@@ -106,20 +120,30 @@ def find(images: Images, metadata: pd.DataFrame, thresholds: Thresholds) -> pd.D
     return table[[*COLUMNS, *MEASURED, "confirmed"]].round({"scale": 3, "correlation": 4})
 
 
+def confirmed_duplicates(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`find_pairs` that are confirmed and have different lesion ids."""
+    return pairs[pairs["confirmed"] & (pairs["lesion_a"] != pairs["lesion_b"])]
+
+
 def summary(pairs: pd.DataFrame, metadata: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
-    """Counts of candidates and confirmed twins, conflicts of label, sensitivity within lesions, precision by eye."""
-    within = pairs["lesion_a"] == pairs["lesion_b"]
-    across, twins = pairs[~within], pairs[~within & pairs["confirmed"]]
-    conflicts = twins[twins["dx_a"] != twins["dx_b"]]
+    """Counts of candidates and duplicates, conflicting diagnoses, sensitivity within lesions, precision by eye.
+
+    Args:
+        pairs: the result of :func:`find_pairs`.
+        metadata: ``image_id, lesion_id``, one row per image.
+        labels: the result of :func:`read_labels`.
+    """
+    within, duplicates = pairs["lesion_a"] == pairs["lesion_b"], confirmed_duplicates(pairs)
+    conflicts = duplicates[duplicates["dx_a"] != duplicates["dx_b"]]
     per_lesion = metadata.groupby("lesion_id").size()
     possible = int((per_lesion * (per_lesion - 1) // 2).sum())
     return {
-        "candidates_of_different_lesions": len(across),
-        "confirmed_twins": len(twins),
-        "lesions_with_a_twin": len(set(twins["lesion_a"]) | set(twins["lesion_b"])),
-        "groups_of_twin_lesions": len(set(splits.twin_groups(twins).values())),
-        "twins_with_conflicting_labels": len(conflicts),
-        "conflicting_labels": [f"{a} {x} / {b} {y}" for a, b, x, y in conflicts[_PAIR].itertuples(index=False)],
+        "candidates_of_different_lesions": int((~within).sum()),
+        "confirmed_duplicates": len(duplicates),
+        "lesions_with_a_duplicate": len(set(duplicates["lesion_a"]) | set(duplicates["lesion_b"])),
+        "groups_of_duplicate_lesions": len(set(splits.duplicate_groups(duplicates).values())),
+        "duplicates_with_conflicting_labels": len(conflicts),
+        "conflicting_labels": [f"{a} {x} / {b} {y}" for a, b, x, y in conflicts[_SIDES].itertuples(index=False)],
         "within_lesions": {
             "pairs": possible,
             "candidates": int(within.sum()),
@@ -129,30 +153,33 @@ def summary(pairs: pd.DataFrame, metadata: pd.DataFrame, labels: pd.DataFrame) -
     }
 
 
-_PAIR = ["image_a", "image_b", "dx_a", "dx_b"]
-
-
 def precision(pairs: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
-    """Confirmed and rejected pairs against the verdicts of an eye: ``same``, ``different``, ``unsure``."""
-    seen = labels.merge(pairs, on=["image_a", "image_b"], how="inner", suffixes=("_then", ""))
-    told = seen[seen["verdict"] != "unsure"]
-    same = told["verdict"] == "same"
-    confirmed = told["confirmed"].astype(bool)
-    count = int(confirmed.sum())
+    """Confirmed and rejected candidates against the verdicts by eye (``same``, ``different``, ``unsure``).
+
+    ``precision_of_confirmed`` leaves ``unsure`` pairs out; it is None if no confirmed pair has a clear verdict.
+    """
+    labelled = labels.merge(pairs, on=["image_a", "image_b"], how="inner", suffixes=("_then", ""))
+    clear = labelled[labelled["verdict"] != "unsure"]
+    same = clear["verdict"] == "same"
+    confirmed = clear["confirmed"].astype(bool)
     return {
         "pairs": len(labels),
-        "pairs_that_are_candidates_now": len(seen),
-        "unsure": int((seen["verdict"] == "unsure").sum()),
+        "pairs_that_are_candidates_now": len(labelled),
+        "unsure": int((labelled["verdict"] == "unsure").sum()),
         "confirmed_and_same": int((confirmed & same).sum()),
         "confirmed_but_different": int((confirmed & ~same).sum()),
         "rejected_but_same": int((~confirmed & same).sum()),
         "rejected_and_different": int((~confirmed & ~same).sum()),
-        "precision_of_confirmed": round(float(same[confirmed].mean()), 4) if count else None,
+        "precision_of_confirmed": round(float(same[confirmed].mean()), 4) if confirmed.any() else None,
     }
 
 
 def read_labels(path: str | Path = LABELS) -> pd.DataFrame:
-    """``image_a, image_b, verdict``: what was seen by looking at both pictures side by side."""
+    """``image_a, image_b, verdict`` of pairs that somebody looked at side by side.
+
+    Raises:
+        UserError: a column is missing, or a verdict is none of ``same``, ``different``, ``unsure``.
+    """
     table = pd.read_csv(path, dtype=str)
     if not {"image_a", "image_b", "verdict"} <= set(table) or not table["verdict"].isin(VERDICTS).all():
         raise UserError(f"{path} needs image_a, image_b and verdict ({', '.join(VERDICTS)}); correct the table")
@@ -160,7 +187,7 @@ def read_labels(path: str | Path = LABELS) -> pd.DataFrame:
 
 
 def _parallel(function: Callable[[Any], Any], items: Sequence[Any] | np.ndarray, name: str) -> Any:
-    """``function`` of each item in order, by threads (OpenCV works outside the interpreter's lock)."""
+    """``function`` of each item, in order, by threads: OpenCV works outside the interpreter's lock."""
     with ThreadPoolExecutor() as pool, tqdm(total=len(items), desc=name, mininterval=5) as bar:
         for start in range(0, len(items), CHUNK):
             for result in pool.map(function, items[start : start + CHUNK]):

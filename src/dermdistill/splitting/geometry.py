@@ -1,14 +1,14 @@
-"""Do two photographs show the same piece of skin? Local features matched, one similarity transform, a correlation.
+"""Measures whether two photographs show the same piece of skin: feature matches, a similarity transform, a correlation.
 
-A hash or a thumbnail calls any two dark blobs on pink the same. Here SIFT features of one picture must find their
-likes in the other, those matches must agree on one rotation, zoom and shift (RANSAC), and after that transform
-the fine structure (high-passed grey values) of the overlap must correlate. Hairs, network and globules do that
-for one lesion and hardly ever for two.
+A hash or a thumbnail takes any two dark blobs on pink for the same lesion. Here SIFT features of one image must match
+features of the other, and the matches must agree on one rotation, zoom and shift (RANSAC). After that transform the
+fine structure (high-passed grey values) of the overlap must correlate. Hairs, network and globules correlate for one
+lesion and hardly ever for two.
 
-Deliberately absent: mirrored pictures (SIFT tells a mirror image apart), colour (another lamp is the same lesion),
-and lesions so smooth that they have no features.
+Deliberately absent: mirrored images (SIFT does not match them), colour (another lamp does not make another lesion), and
+lesions so smooth that they have no features.
 
-Sources: Lowe, IJCV 60 (2004); Arandjelović & Zisserman, CVPR 2012 (square roots of the descriptors).
+Sources: Lowe, IJCV 60 (2004); Fischler and Bolles, CACM 24 (1981).
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-FEATURES = 300  # most per picture
+FEATURES = 300  # at most, per image
 CONTRAST = 0.015  # of SIFT's weakest feature; skin is low in contrast, the default 0.04 finds too little
 RATIO = 0.8  # a match must be this much nearer than the second best
 TOLERANCE = 3.0  # pixels a match may miss the transform by
 ITERATIONS = 2000
 BLUR = 4.0  # pixels; coarser structure is taken out before correlating
-SMALLEST_OVERLAP = 0.05  # share of the picture
-WIDTH = 200  # pixels to which narrower pictures are enlarged before looking for features
+SMALLEST_OVERLAP = 0.05  # share of the image
+WIDTH = 200  # pixels; narrower images are enlarged to it before features are computed
 
 
 class Features(NamedTuple):
@@ -34,7 +34,7 @@ class Features(NamedTuple):
 
 
 class Match(NamedTuple):
-    """How well two pictures fit: matches that agree, zoom from the first to the second, correlation of the overlap."""
+    """How well two images fit: matches that agree, zoom from the first to the second, correlation of the overlap."""
 
     inliers: int
     scale: float
@@ -45,7 +45,7 @@ NONE = Match(0, 0.0, 0.0)
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB (H, W, 3) as grey, at least :data:`WIDTH` wide: the size at which features are compared."""
+    """uint8 RGB (H, W, 3) as grey uint8, enlarged to :data:`WIDTH` pixels if narrower."""
     plane = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     if plane.shape[1] >= WIDTH:
         return plane
@@ -53,7 +53,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def features(plane: np.ndarray) -> Features:
-    """SIFT features of a grey picture."""
+    """SIFT features of a grey image (H, W) uint8; none where it is flat."""
     points, descriptors = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=CONTRAST).detectAndCompute(plane, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
@@ -63,7 +63,7 @@ def features(plane: np.ndarray) -> Features:
 
 
 def match(first: np.ndarray, second: np.ndarray, one: Features, two: Features) -> Match:
-    """Fit ``first`` onto ``second`` (grey pictures of one size) by their features."""
+    """Fit ``first`` onto ``second``, grey images (H, W) uint8 of one size, by their features ``one`` and ``two``."""
     if min(len(one.points), len(two.points)) < 4:
         return NONE
     pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(
@@ -83,7 +83,12 @@ def match(first: np.ndarray, second: np.ndarray, one: Features, two: Features) -
 
 
 def correlation(first: np.ndarray, second: np.ndarray, transform: np.ndarray) -> float:
-    """Pearson correlation of fine structure where ``first``, transformed (2, 3), overlaps ``second``; 0 if hardly."""
+    """Pearson correlation of fine structure where ``first`` overlaps ``second``; 0 if the overlap is too small.
+
+    Args:
+        first, second: grey images (H, W) uint8.
+        transform: (2, 3), maps ``first`` onto ``second``.
+    """
     size = second.shape[1], second.shape[0]
     warped = cv2.warpAffine(first.astype(np.float32), transform, size)
     inside = cv2.warpAffine(np.ones(first.shape, np.float32), transform, size) > 0.99

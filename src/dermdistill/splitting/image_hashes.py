@@ -1,16 +1,18 @@
-"""Was the model made with this picture? A perceptual hash of each image of train and val, kept in git.
+"""Perceptual hashes of the images of train and val, kept in git, so that copies of them in an external set are refused.
 
-An outside set that shares images with them (HAM10000 is part of several public archives) would flatter every figure.
-The hash is the sign pattern of the lowest 16 × 16 frequencies of the grey image (pHash: Zauner, 2010, with 256 bits
-instead of 64, which confuse different lesions of the same composition). On HAM10000 a copy at a fifth of the pixels or
-saved as JPEG of quality 20 to 30 differs in at most 32 bits. Of all its 50 million pairs with different lesion ids,
-five differ in at most 40, two of them confirmed twins.
+An external set that shares images with train or val would flatter every metric, and HAM10000 is part of several public
+archives. The hash has 256 bits: which of the lowest 16 × 16 frequencies of the grey image exceed their median. 64 bits,
+as is usual, confuse different lesions of the same composition. On HAM10000 a copy with a fifth of the pixels, or saved
+as JPEG of quality 20 to 30, differs in at most 32 bits. Of all 50 million pairs of its images with different lesion
+ids, five differ in at most 40 bits, and two of these five are confirmed duplicates.
 
-Deliberately absent: mirrored, turned or cropped copies, and other photographs of the same lesion, which a hash cannot
-tell from similar lesions (:mod:`dermdistill.splitting.overlap` looks for those).
+Deliberately absent: mirrored, turned or cropped copies, and other photographs of the same lesion. A hash cannot tell
+the latter from similar lesions; :mod:`dermdistill.splitting.overlap` looks for them.
+
+Source: pHash, in Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,12 @@ import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
 
+from dermdistill.core.dataset import Split
 from dermdistill.core.files import read_table
 from dermdistill.errors import UserError
 
 SIDE, GRID = 16, 64  # frequencies kept, pixels they are computed from, per side
-LIMIT = 40  # bits of 256 that may differ between copies of one picture
-CHUNK = 256
+LIMIT = 40  # bits of 256 in which copies of one image may differ
 
 
 def image_hash(image: np.ndarray) -> bytes:
@@ -34,35 +36,53 @@ def image_hash(image: np.ndarray) -> bytes:
 
 
 def table(image_id: Iterable[str], images: Iterable[np.ndarray]) -> pd.DataFrame:
-    """``image_id, fingerprint`` (hex), what :func:`read` reads back."""
-    return pd.DataFrame({"image_id": list(image_id), "fingerprint": [image_hash(image).hex() for image in images]})
+    """``image_id, image_hash`` (hex), which :func:`read` reads back."""
+    return pd.DataFrame({"image_id": list(image_id), "image_hash": [image_hash(image).hex() for image in images]})
+
+
+def table_of_parts(images: np.ndarray, parts: Mapping[str, Split]) -> pd.DataFrame:
+    """``image_id, image_hash, part`` of the rows of ``images`` (N, H, W, 3) uint8 that ``parts`` name."""
+    return pd.concat(
+        table(split.image_id, (images[row] for row in split.rows)).assign(part=part) for part, split in parts.items()
+    )
 
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (n,) and fingerprints (n, 32) uint8; UserError if the file is missing or no such table."""
-    known = read_table(path)
+    """Image ids (n,) and hashes (n, 32) uint8.
+
+    Raises:
+        UserError: the file is missing or no such table.
+    """
+    rows = read_table(path)
     try:
-        bits = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in known["fingerprint"]]
-        return known["image_id"].to_numpy(dtype=str), np.stack(bits).reshape(-1, SIDE * SIDE // 8)
+        hashes = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in rows["image_hash"]]
+        return rows["image_id"].to_numpy(dtype=str), np.stack(hashes).reshape(-1, SIDE * SIDE // 8)
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path} is no table of fingerprints; restore it from git") from None
+        raise UserError(f"{path} is no table of image hashes; restore it from git") from None
 
 
-def nearest(unknown: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of ``unknown`` (m, 32) the index of the nearest of ``known`` (n, 32), and how many bits differ."""
-    index, distance = np.zeros(len(unknown), int), np.zeros(len(unknown), int)
-    for start in range(0, len(unknown), CHUNK):
-        part = slice(start, start + CHUNK)
-        # |a − b| = |a| + |b| − 2·a·b on bits, as one matrix product
-        a, b = (np.unpackbits(one, axis=1).astype(np.float32) for one in (unknown[part], known))
-        bits = a.sum(axis=1)[:, None] + b.sum(axis=1) - 2 * a @ b.T
-        index[part] = bits.argmin(axis=1)
-        distance[part] = np.round(bits.min(axis=1)).astype(int)
+def nearest(queries: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of ``hashes`` (n, 32) to each of ``queries`` (m, 32), uint8: indices (m,), different bits (m,).
+
+    Of several equally near ones it is the first. faiss's binary index promises no order among these, so it is not used.
+    """
+    words = np.ascontiguousarray(hashes).view(np.uint64)
+    index, distance = np.zeros(len(queries), int), np.zeros(len(queries), int)
+    for row, query in enumerate(np.ascontiguousarray(queries).view(np.uint64)):
+        bits = np.bitwise_count(words ^ query).sum(axis=1)
+        index[row] = bits.argmin()
+        distance[row] = bits[index[row]]
     return index, distance
 
 
-def shared(image_id: list[str], unknown: np.ndarray, path: str | Path) -> list[tuple[str, str]]:
-    """(image, known image) of every one of ``image_id`` whose fingerprint is one of the file's, near enough."""
-    names, known = read(path)
-    index, distance = nearest(unknown, known)
-    return [(image_id[i], str(names[index[i]])) for i in np.flatnonzero(distance <= LIMIT)]
+def copies(image_id: list[str], hashes: np.ndarray, path: str | Path) -> dict[str, str]:
+    """Image → the image in the table at ``path`` that it is a copy of, for those that are copies.
+
+    Args:
+        image_id: ids of m images.
+        hashes: their hashes, (m, 32) uint8.
+        path: a table that :func:`read` can read.
+    """
+    names, table_hashes = read(path)
+    index, distance = nearest(hashes, table_hashes)
+    return {image_id[i]: str(names[index[i]]) for i in np.flatnonzero(distance <= LIMIT)}

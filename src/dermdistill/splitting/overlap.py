@@ -1,13 +1,14 @@
-"""Was the model made with these images? An outside set against those of train and val, in two looks.
+"""Finds the images of an external set that were used to make the model: copies, and photographs of the same lesions.
 
-Train taught the weights, val chose thresholds, temperature and which model ships; both flatter an outside figure.
+The model's weights were trained on train; thresholds, temperature and the deployed model were chosen on val. Images of
+either part flatter every metric of an external set.
 
-A copy (re-encoded, scaled, recoloured) is known by its perceptual hash, which lies in git for each of them
-(:mod:`dermdistill.splitting.image_hashes`). Another photograph of such a lesion is found the way the audit finds twins,
-shared local features and then the geometric check; that needs the prepared images, so it is done where they are. Of
-HAM10000's 3,207 pairs with one lesion id the hash finds 4 in 100, the second look 68.
+A copy (re-encoded, scaled, recoloured) has nearly the same perceptual hash; the hashes of train and val are in git
+(:mod:`dermdistill.splitting.image_hashes`). Another photograph of the same lesion is found as the audit finds duplicate
+lesions: shared local features, then the geometric check. That needs the prepared images, so it runs only where they
+are. Of HAM10000's 3,207 pairs with one lesion id the hash finds 4 %, the second search 68 %.
 
-An empty answer therefore does not prove that a set is new.
+An empty result therefore does not prove that a set is new.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,56 +22,69 @@ from dermdistill import params
 from dermdistill.core.files import read_table
 from dermdistill.splitting import duplicates, image_hashes
 
-ROOTS = (Path(), Path(__file__).resolve().parents[3])  # the working folder, else the repository this module lies in
-FINGERPRINTS = Path("data/fingerprints.csv")
+ROOTS = (Path(), Path(__file__).resolve().parents[3])  # the working folder, else the repository of this module
+IMAGE_HASHES = Path("data/image_hashes.csv")
 
 Read = Callable[[], np.ndarray]  # (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Images of train and val, some rows of an array (N, H, W, 3), and after them outside ones, read when looked at."""
+class ConcatImages:
+    """Some rows of an array (N, H, W, 3), and after them external images, each read when it is indexed."""
 
     array: np.ndarray
     rows: np.ndarray
-    outside: Sequence[Read]
+    external: Sequence[Read]
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.outside)
+        return len(self.rows) + len(self.external)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        known = len(self.rows)
-        return np.asarray(self.array[self.rows[i]]) if i < known else self.outside[i - known]()
+        count = len(self.rows)
+        return np.asarray(self.array[self.rows[i]]) if i < count else self.external[i - count]()
 
 
 def root() -> Path | None:
-    """The folder below which the fingerprints lie."""
-    return next((folder for folder in ROOTS if (folder / FINGERPRINTS).exists()), None)
+    """The folder that holds :data:`IMAGE_HASHES`; None if there is none."""
+    return next((folder for folder in ROOTS if (folder / IMAGE_HASHES).exists()), None)
 
 
-def copies(names: list[str], prints: np.ndarray, folder: Path) -> dict[str, str]:
-    """Outside image → the image of train or val it is a copy of; ``prints`` (n, 32): ``fingerprints.fingerprint``."""
-    return dict(image_hashes.shared(names, prints, folder / FINGERPRINTS))
+def copies(names: list[str], hashes: np.ndarray, folder: Path) -> dict[str, str]:
+    """External image → the image of train or val that it is a copy of.
+
+    Args:
+        names: ids of m external images.
+        hashes: their :func:`image_hashes.image_hash`, (m, 32) uint8.
+        folder: the result of :func:`root`.
+    """
+    return image_hashes.copies(names, hashes, folder / IMAGE_HASHES)
 
 
 def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], folder: Path) -> dict[str, str] | None:
-    """Outside image → an image of train or val of the same lesion; None where those are not prepared.
+    """External image → an image of train or val of the same lesion; None where the prepared images are missing.
 
     Args:
-        names: ids of the outside images.
-        read: id, height, width → pixels of an outside image; they must fit the prepared ones'.
+        names: ids of the external images.
+        read: id, height, width → pixels (height, width, 3) uint8 of an external image.
+        folder: the result of :func:`root`.
     """
     prepared = folder / "data/prepared/images.npy", folder / "data/prepared/metadata.csv"
     if not all(path.exists() for path in prepared):
         return None
     array = np.load(prepared[0], mmap_mode="r", allow_pickle=False)
-    table = read_table(prepared[1])
-    rows = np.flatnonzero(table["image_id"].isin(image_hashes.read(folder / FINGERPRINTS)[0]))
+    image_id = read_table(prepared[1])["image_id"]
+    rows = np.flatnonzero(image_id.isin(image_hashes.read(folder / IMAGE_HASHES)[0]))
     height, width = array.shape[1:3]
-    images = Joined(array, rows, [partial(read, name, height, width) for name in names])
-    thresholds = duplicates.Thresholds(**params.load(folder / "params.yaml").audit.model_dump())
-    known = duplicates.describe(images)
-    pairs = duplicates.propose(known, thresholds)
-    across = pairs[(pairs[:, 0] < len(rows)) & (pairs[:, 1] >= len(rows))]
-    confirmed = across[duplicates.verify(images, known.features, across, thresholds)["confirmed"].to_numpy(bool)]
-    return {names[j - len(rows)]: str(table["image_id"][rows[i]]) for i, j in confirmed.tolist()}
+    images = ConcatImages(array, rows, [partial(read, name, height, width) for name in names])
+    pairs = _confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.model_dump()))
+    return {names[j - len(rows)]: str(image_id[rows[i]]) for i, j in pairs}
+
+
+def _confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -> list[list[int]]:
+    """Confirmed pairs (i, j) of an image of the array and an external one."""
+    descriptors = duplicates.compute_descriptors(images)
+    pairs = duplicates.propose(descriptors, thresholds)
+    count = len(images.rows)
+    across = pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count)]
+    measured = duplicates.verify(images, descriptors.features, across, thresholds)
+    return across[measured["confirmed"].to_numpy(bool)].tolist()

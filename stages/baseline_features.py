@@ -1,4 +1,4 @@
-"""features: hand-crafted features of every prepared image, for the baselines."""
+"""baseline_features: compute the hand-crafted features of every prepared image."""
 
 import sys
 
@@ -13,11 +13,11 @@ from dermdistill.errors import run
 
 def main() -> None:
     quick = params.load().baselines.features == "quick"
-    found, names = features.table(load_images(), quick)
+    table, names = features.table(load_images(), quick)
     with atomic("data/features/features.npy") as temporary, temporary.open("wb") as stream:
-        np.save(stream, found)
+        np.save(stream, table)
     write_json("data/features/names.json", names)
-    print(f"{len(names)} features of {len(found):,} images")
+    print(f"{len(names)} features of {len(table):,} images")
 
 
 if __name__ == "__main__":
