@@ -31,7 +31,7 @@ RESAMPLES = 2000
 
 def patient(known: predictions.Predictions) -> np.ndarray:
     """(N, k): age in decades, how far from fifty, whether it is missing; sex and site one-hot."""
-    rows = known.rows(pd.read_csv("data/traits.csv", dtype={"image_id": str}).set_index("image_id"))
+    rows = known.rows(pd.read_csv("data/patient_metadata.csv", dtype={"image_id": str}).set_index("image_id"))
     age = rows["age"].fillna(rows["age"].median()).to_numpy() / 10 - 5
     marks = pd.get_dummies(rows[["sex", "localization"]].fillna("unknown")).to_numpy(float)
     return np.column_stack([age, np.abs(age), rows["age"].isna(), marks])

@@ -34,7 +34,7 @@ CHANGES = {
     "train": {"batch_size": 16, "augment": {"hair": 2, "blur": 0.5, "erase": 0.2}},
     "teachers": {"lite0": SMALL | {"mixup": 0.2}},
     "students": {"tiny": SMALL},
-    "kd": {"teachers": ["lite0"], "views": 0},  # in the loop
+    "kd": {"teachers": ["lite0"], "num_views": 0},  # in the loop
 }
 TEACHER, STUDENT = Path("models/teachers/teacher_lite0"), Path("models/students/student_tiny_s0")
 CHECKPOINTS = Path("runtime/checkpoints")
@@ -118,12 +118,12 @@ def follow(train: Callable[[], None], delay: float | None) -> int:
 
 
 def bits(folder: Path) -> tuple[str, str]:
-    return sha256(folder / "model.safetensors"), sha256(f"plots/training/{folder.name}.csv")
+    return sha256(folder / "model.safetensors"), sha256(folder / "history.csv")
 
 
 def remove(folder: Path) -> None:
     shutil.rmtree(folder)
-    Path(f"plots/training/{folder.name}.csv").unlink()
+    (folder / "history.csv").unlink()
 
 
 def traces() -> dict[str, object]:

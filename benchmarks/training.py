@@ -10,7 +10,7 @@ medians count. Both loops see the same JPEGs (phantom images), models, size, bat
   best of several numbers of workers and threads counts; where others compete for the cores, of one thread and no
   worker only, since two would wait for each other
 
-Distillation runs the teacher inside the loop in both; ``same_result`` sets the usual loop against stored answers, for
+Distillation runs the teacher inside the loop in both; ``same_result`` sets the usual loop against stored targets, for
 the teachers and students of the committed run. Rates are images per second of wall time and per second of CPU
 time (children included): the second hardly changes when other programs compete for the cores.
 """
@@ -40,7 +40,7 @@ from dermdistill import params
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import Split
 from dermdistill.core.files import read_json, write_json
-from dermdistill.distillation import ensemble
+from dermdistill.distillation import ensemble, teacher_targets
 from dermdistill.params import Cut, Model
 from dermdistill.phantom import phantom
 from dermdistill.training import distributed, loop, models
@@ -83,11 +83,10 @@ def build(pair: str, distil: bool) -> tuple[models.Classifier, ensemble.Ensemble
     return models.build(spec(*student))[0], ensemble.Ensemble([models.build(spec(a, None))[0] for a in archs]).eval()
 
 
-def kd(teacher: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        target = F.log_softmax(teacher(images) / 2, 1)
-    soft = F.kl_div(F.log_softmax(logits / 2, 1), target, reduction="batchmean", log_target=True)
-    return 0.3 * F.cross_entropy(logits, labels) + 0.7 * 4 * soft
+def kd(logits: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+    target = F.log_softmax(teacher_logits / 2, 1)
+    kl = F.kl_div(F.log_softmax(logits / 2, 1), target, reduction="batchmean", log_target=True)
+    return 0.3 * F.cross_entropy(logits, labels) + 0.7 * 4 * kl
 
 
 def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str, clock: Clock) -> None:
@@ -103,29 +102,32 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
         view = loop.augment
         loop.augment = lambda *arguments: view(*arguments).contiguous()
     elif without == "moving average":
-        loop.follow = lambda *_: None
+        loop.update_ema = lambda *_: None
     layout = torch.contiguous_format if without == "channels-last" else torch.channels_last
     model, teacher = build(pair, distil)
     model = model.to(memory_format=layout)
     teacher = teacher and teacher.to(memory_format=layout)
-    views, answers = 0, None
+    num_views, ask = 0, teacher and ensemble.in_the_loop(teacher)
     if without == "teachers in the loop":
-        teacher, views, answers = torch.nn.Identity(), 1, torch.zeros(1, len(images), len(CLASSES))
+        num_views, ask = 1, teacher_targets.stored(torch.zeros(1, len(images), len(CLASSES)))
     split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
     settings = SETTINGS.model_copy(update={"batch_size": BATCH})
-    job = loop.Job(images, split, split, spec("any", None), settings, 0, Path("none"), views, answers)
+    run = loop.TrainingRun(images, split, split, spec("any", None), settings, 0, Path("none"), num_views, ask)
     groups = loop.parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
     fabric = distributed.start(settings.devices)
     average = copy.deepcopy(model)
     network, stepper = fabric.setup(model, optimizer)
 
-    def loss(logits: torch.Tensor, labels: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(
+        logits: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
         clock()
-        value = kd(teacher, logits, labels, batch) if teacher is not None else F.cross_entropy(logits, labels)
-        return {"loss": value}
+        return {
+            "loss": F.cross_entropy(logits, labels) if teacher_logits is None else kd(logits, labels, teacher_logits)
+        }
 
-    loop._train_epoch(fabric, network, average, loss, stepper, job, 1)
+    loop._train_epoch(fabric, network, average, loss, stepper, run, 1)
 
 
 TRANSFORM = transforms.Compose(
@@ -167,7 +169,12 @@ def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> 
     for batch, labels in DataLoader(Jpegs(), BATCH, shuffle=True, num_workers=workers):
         logits = model(batch)
         clock()
-        loss = kd(teacher, logits, labels, batch) if teacher is not None else F.cross_entropy(logits, labels)
+        if teacher is None:
+            loss = F.cross_entropy(logits, labels)
+        else:
+            with torch.no_grad():
+                teacher_logits = teacher(batch)
+            loss = kd(logits, labels, teacher_logits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
