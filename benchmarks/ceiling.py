@@ -21,6 +21,7 @@ from dermdistill import params
 from dermdistill.core.classes import MELANOMA
 from dermdistill.core.files import write_json
 from dermdistill.evaluation import bootstrap, comparison
+from dermdistill.evaluation.weighted_metrics import roc_auc
 from dermdistill.metrics import predictions
 from dermdistill.metrics.metrics import rounded
 
@@ -31,7 +32,7 @@ RESAMPLES = 2000
 
 def patient(known: predictions.Predictions) -> np.ndarray:
     """(N, k): age in decades, how far from fifty, whether it is missing; sex and site one-hot."""
-    rows = known.rows(pd.read_csv("data/traits.csv", dtype={"image_id": str}).set_index("image_id"))
+    rows = known.rows(pd.read_csv("data/patient_metadata.csv", dtype={"image_id": str}).set_index("image_id"))
     age = rows["age"].fillna(rows["age"].median()).to_numpy() / 10 - 5
     marks = pd.get_dummies(rows[["sex", "localization"]].fillna("unknown")).to_numpy(float)
     return np.column_stack([age, np.abs(age), rows["age"].isna(), marks])
@@ -67,7 +68,7 @@ def main() -> None:
         "fitted: networks, boosting and patient": combined(known, [*everyone, patient(known)]),
     }
     drawn = {
-        name: bootstrap.bootstrap({"auc": bootstrap.roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
+        name: bootstrap.bootstrap({"auc": roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
         for name, score in scores.items()
     }
     found: dict[str, Any] = {}

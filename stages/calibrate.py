@@ -1,4 +1,4 @@
-"""calibrate@MODEL: all that is fitted on val predictions: temperature, biases, thresholds, when not to answer."""
+"""calibrate@MODEL: all that is fitted on val predictions: temperature, biases, thresholds, rules for deferral."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What an INT8 file says of corrupted holdout images, by the phone's runtime: STUDENT SEED."""
+"""Predictions of an INT8 model for corrupted holdout images, by the phone's runtime: STUDENT SEED."""
 
 import sys
 
@@ -16,8 +16,8 @@ def main(student: str, seed: str) -> None:
     detector = Detector(f"models/quantized/{model_id}/model.onnx")
     chosen = corrupted.choose(split.labels, settings.images, settings.seed)
     image_id = np.array(split.image_id)[chosen]
-    found = corrupted.predict(detector.predict, load_images()[split.rows[chosen]], image_id, settings.seed)
-    corrupted.write(f"predictions/robustness/{model_id}.npz", found)
+    predictions = corrupted.predict(detector.predict, load_images()[split.rows[chosen]], image_id, settings.seed)
+    corrupted.write(f"predictions/corrupted/{model_id}.npz", predictions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""evaluate@MODEL: every figure and curve of one model, from its predictions; needs no model and no image."""
+"""evaluate@MODEL: every metric and curve of one model, from its predictions; needs no model and no image."""
 
 import sys
 
@@ -14,11 +14,11 @@ def main(model_id: str) -> None:
     fitted = calibration.read(f"metrics/calibrate/{model_id}.json")
     rules = selective.read(f"metrics/calibrate/{model_id}.json")
     for part in ("val", "holdout"):
-        known = predictions.read(f"predictions/{part}/{model_id}.csv")
-        calibrated = fitted.apply(known.probabilities)
-        result = protocol.measure(known, calibrated, fitted.thresholds, rules, subgroups.read(".", part), settings)
+        raw = predictions.read(f"predictions/{part}/{model_id}.csv")
+        calibrated, metadata = fitted.apply(raw.probabilities), subgroups.read(".", part)
+        result = protocol.measure(raw, calibrated, fitted.thresholds, rules, metadata, settings)
         write_json(f"metrics/{part}/{model_id}.json", result)
-    for name, table in protocol.tables(known, calibrated, settings).items():  # of the holdout, the last of the two
+    for name, table in protocol.tables(raw, calibrated, settings).items():  # of the holdout, the last part
         with atomic(f"plots/{name}/{model_id}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 

@@ -1,4 +1,4 @@
-"""Robustness of teacher, student and shipped file, from what they said of corrupted holdout images."""
+"""Robustness of teacher, student and deployed model, from their predictions for corrupted holdout images."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""traits: age, sex and body site of the val and holdout images: slices that anybody can recompute from git."""
+"""traits: age, sex and body site of the val and holdout images, so that subgroups can be recomputed from git."""
 
 import sys
 
@@ -13,9 +13,9 @@ COLUMNS = ["image_id", "age", "sex", "localization"]
 
 def main() -> None:
     table = read_table("data/prepared/metadata.csv")
-    measured = pd.concat([read_table(f"data/splits/{name}.csv") for name in PARTS])["image_id"]
-    kept = table[table["image_id"].isin(measured)].sort_values("image_id")[COLUMNS]
-    with atomic("data/traits.csv") as temporary:
+    evaluated = pd.concat([read_table(f"data/splits/{name}.csv") for name in PARTS])["image_id"]
+    kept = table[table["image_id"].isin(evaluated)].sort_values("image_id")[COLUMNS]
+    with atomic("data/patient_metadata.csv") as temporary:
         kept.to_csv(temporary, index=False, lineterminator="\n")
 
 

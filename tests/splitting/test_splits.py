@@ -312,7 +312,7 @@ def test_ids_are_text_whatever_they_look_like(project: Path, capsys: pytest.Capt
     assert json.loads(Path("metrics/split.json").read_text())["lesions_in_several_parts"] == 0
     traits.main()
     measured = {name for part in parts[1:] for name in part.image_id}
-    table = pd.read_csv("data/traits.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv("data/patient_metadata.csv", dtype=str, keep_default_na=False)
     assert set(table["image_id"]) == measured
     metadata[["image_id"]].assign(part="train").to_csv("mine.csv", index=False)
     cli.main(["split", "mine.csv"])
