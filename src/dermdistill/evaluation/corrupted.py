@@ -2,9 +2,9 @@
 
 A file holds the image ids and the model's raw probabilities, clean and under each condition (corruption × severity).
 The images are a sample of the holdout, stratified by diagnosis. The model is a function from images to probabilities,
-so the same code serves PyTorch and INT8. Probabilities have half precision: the error of 0.05 % is below every reported
-digit, and a file small enough for git is worth it. Metrics are always computed from the stored values, so everyone with
-the file gets the same ones.
+so the same code serves PyTorch and INT8. Probabilities have half precision, which keeps the file small enough for git;
+the relative error of 0.05 % is below every reported digit. Metrics are always computed from the stored values, so
+everyone with the file gets the same ones.
 
 Deliberately absent: metrics (``evaluation.robustness``) and the corruptions themselves (``evaluation.corruptions``).
 """

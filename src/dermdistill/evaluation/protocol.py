@@ -55,20 +55,20 @@ def measure(
     labels, lesions, y_score = predictions.labels, predictions.lesion_id, calibrated[:, MELANOMA]
     rows, deployed = predictions.rows(metadata), thresholds["sensitivity"]
     histology = (rows["dx_type"] == "histo").to_numpy()
-    bootstrapping = settings.bootstrap, settings.seed
-    net_benefit = predictions.melanoma, y_score, settings.decision_thresholds, settings.screening_prevalence
-    result = metrics.evaluate(
-        labels, lesions, predictions.probabilities, calibrated, thresholds, histology, settings.bins
-    )
-    result["net_benefit"] = decision.measure(*net_benefit)
-    headline = weighted_metrics.headline(labels, calibrated, deployed, histology, settings.bins)
-    headline |= decision.advantages(*net_benefit)
+    raw, bins, minimum = predictions.probabilities, settings.bins, settings.subgroup_minimum
+    referral = settings.decision_thresholds, settings.screening_prevalence
+    resampling = settings.bootstrap, settings.seed
+
+    result = metrics.evaluate(labels, lesions, raw, calibrated, thresholds, histology, bins)
+    result["net_benefit"] = decision.measure(predictions.melanoma, y_score, *referral)
     if rules is not None:
         result["selective"] = selective.measure(labels, calibrated, deployed, rules)
-        headline |= coverage_metrics(labels, calibrated, rules)
-    minimum = settings.subgroup_minimum
-    result["subgroups"] = subgroups.measure(labels, lesions, y_score, deployed, rows, minimum, *bootstrapping)
-    result["intervals"] = bootstrap.intervals(headline, lesions, *bootstrapping)
+    result["subgroups"] = subgroups.measure(labels, lesions, y_score, deployed, rows, minimum, *resampling)
+
+    headline = weighted_metrics.headline(labels, calibrated, deployed, histology, bins)
+    headline |= decision.advantages(predictions.melanoma, y_score, *referral)
+    headline |= coverage_metrics(labels, calibrated, rules) if rules is not None else {}
+    result["intervals"] = bootstrap.intervals(headline, lesions, *resampling)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded
 

@@ -11,7 +11,7 @@ Sources: ``dx_type`` from the split, the other columns from ``data/patient_metad
 model. Deliberately absent: skin tone, which HAM10000 does not record. No metric here says anything about it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,15 +116,11 @@ def measure(
         for name, metric in _metrics(labels == MELANOMA, y_score, threshold, subgroup.among).items()
     }
     bounds = bootstrap.intervals(metrics, lesions, resamples, seed)
-    values = {name: bootstrap.value(metric, lesions) for name, metric in metrics.items()}
-    rows = []
-    for i, subgroup in enumerate(subgroups):
-        row = _counts(labels, subgroup, minimum)
-        for name, sides in METRICS.items():
-            enough = all(row[side] >= minimum for side in sides)
-            row[name] = values[f"{i} {name}"] if enough else None
-            row[f"{name}_interval"] = bounds[f"{i} {name}"] if enough else None
-        rows.append(row)
+    results = {name: (bootstrap.value(metric, lesions), bounds[name]) for name, metric in metrics.items()}
+    rows = [
+        _row(labels, subgroup, minimum, {name: results[f"{i} {name}"] for name in METRICS})
+        for i, subgroup in enumerate(subgroups)
+    ]
     patients = [row for row in rows if row["group"] in PATIENT_GROUPS]
     return {"rows": rows, "worst": worst(rows), "worst_of_patients": worst(patients)}
 
@@ -138,10 +134,17 @@ def _metrics(y_true: np.ndarray, y_score: np.ndarray, threshold: float, among: n
     }
 
 
-def _counts(labels: np.ndarray, subgroup: Subgroup, minimum: int) -> dict[str, Any]:
+def _row(
+    labels: np.ndarray, subgroup: Subgroup, minimum: int, results: Mapping[str, tuple[float, list[float] | None]]
+) -> dict[str, Any]:
+    """Counts of one subgroup, and the metrics that have enough images; ``results``: metric → value, interval."""
     melanomas = int((labels[subgroup.among] == MELANOMA).sum())
-    sides = {"melanoma": melanomas, "others": int(subgroup.among.sum()) - melanomas}
-    return {"group": subgroup.group, "name": subgroup.name, **sides, "too_few": min(sides.values()) < minimum}
+    counts = {"melanoma": melanomas, "others": int(subgroup.among.sum()) - melanomas}
+    row = {"group": subgroup.group, "name": subgroup.name, **counts, "too_few": min(counts.values()) < minimum}
+    for name, sides in METRICS.items():
+        enough = all(counts[side] >= minimum for side in sides)
+        row[name], row[f"{name}_interval"] = results[name] if enough else (None, None)
+    return row
 
 
 def worst(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

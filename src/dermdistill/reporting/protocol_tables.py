@@ -245,8 +245,9 @@ def robustness_tables(results: Mapping[str, Metrics], mirrored: bool) -> list[Ta
     n = first["n"]
     caption = (
         f"{n['images']:,} images of the holdout ({n['melanoma']:,} melanomas), clean and corrupted in "
-        f"{len(first['cells'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % interval "
-        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %."
+        f"{len(first['conditions'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % "
+        "interval over lesions. Last column: the share of images whose probabilities even the mildest cell moved by "
+        "over 1 %."
     )
     if mirrored:
         caption += (
