@@ -21,6 +21,7 @@ from dermdistill import params
 from dermdistill.core.classes import MELANOMA
 from dermdistill.core.files import write_json
 from dermdistill.evaluation import bootstrap, comparison
+from dermdistill.evaluation.weighted_metrics import roc_auc
 from dermdistill.metrics import predictions
 from dermdistill.metrics.metrics import rounded
 
@@ -67,7 +68,7 @@ def main() -> None:
         "fitted: networks, boosting and patient": combined(known, [*everyone, patient(known)]),
     }
     drawn = {
-        name: bootstrap.bootstrap({"auc": bootstrap.roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
+        name: bootstrap.bootstrap({"auc": roc_auc(known.melanoma, score)}, known.lesion_id, RESAMPLES, 0)
         for name, score in scores.items()
     }
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Where teacher, student and shipped file part on the holdout: counts, per-class change, cases, pictures."""
+"""Where teacher, student and deployed model disagree on the holdout: counts, per-class change, cases, pictures."""
 
 import sys
 
@@ -19,12 +19,16 @@ def main() -> None:
     settings = params.load()
     high, count = settings.analyze_errors.high_confidence, settings.analyze_errors.panel_images
     models = cases.roles(settings)
-    judged = cases.judge(".", {role: models[role] for role in ("teacher", "student", "int8")})
-    write_json("metrics/analyze_errors.json", rounded(cases.agreement(judged, high)))
-    change, confusion, picked = cases.per_class(judged), cases.confusions(judged), cases.pick(judged, high, count)
+    evaluated = cases.evaluate_roles(".", {role: models[role] for role in ("teacher", "student", "int8")})
+    write_json("metrics/analyze_errors.json", rounded(cases.agreement(evaluated, high)))
+    change, confusion, picked = (
+        cases.per_class(evaluated),
+        cases.confusions(evaluated),
+        cases.pick(evaluated, high, count),
+    )
     for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
         write_csv(name, table)
-    for name, figure in error_figures.draw(judged, change).items():
+    for name, figure in error_figures.draw(evaluated, change).items():
         plots.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")

@@ -27,11 +27,11 @@ def evaluate(model_id: str, options: protocol.Settings) -> None:
     fitted = calibration.read(f"metrics/calibrate/{model_id}.json")
     rules = selective.read(f"metrics/calibrate/{model_id}.json")
     for part in ("val", "holdout"):
-        known = predictions.read(f"predictions/{part}/{model_id}.csv")
-        calibrated = fitted.apply(known.probabilities)
-        result = protocol.measure(known, calibrated, fitted.thresholds, rules, subgroups.read(".", part), options)
+        raw = predictions.read(f"predictions/{part}/{model_id}.csv")
+        calibrated, metadata = fitted.apply(raw.probabilities), subgroups.read(".", part)
+        result = protocol.measure(raw, calibrated, fitted.thresholds, rules, metadata, options)
         write_json(f"metrics/{part}/{model_id}.json", result)
-    for name, table in protocol.tables(known, calibrated, options).items():  # of the holdout, the last of the two
+    for name, table in protocol.tables(raw, calibrated, options).items():  # of the holdout, the last part
         with atomic(f"plots/{name}/{model_id}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 

@@ -1,4 +1,4 @@
-"""What several test files share: small parameters, a repository to run stages, DVC and git in."""
+"""What several test files share: small parameters, a repository for stages, DVC and git; simulated predictions."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from dermdistill.core.files import write_text
@@ -134,3 +135,22 @@ TINY_RUN = {
     "explain": {"images": 2, "misses": 2},
     "baselines": {"features": "quick", "models": {"forest": {"trees": 10}, "boosting": {"rounds": 3}}},
 }
+
+
+def simulated(count: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and the probabilities (N, 7) of a model that is right more often than not."""
+    random = np.random.default_rng(seed)
+    labels = random.choice(7, count, p=[0.5, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
+    logits = random.normal(size=(count, 7)) + 1.5 * np.eye(7)[labels]
+    return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def simulated_lesions(count: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """labels, probabilities (rounded: with ties), histology, lesions of one to several images."""
+    random = np.random.default_rng(seed)
+    lesions = np.array([f"l{number:04d}" for number in random.integers(0, count * 3 // 4, count)])
+    of_lesion = {name: random.choice(7, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]) for name in np.unique(lesions)}
+    labels = np.array([of_lesion[name] for name in lesions])
+    logits = random.normal(size=(count, 7)) + 1.5 * np.eye(7)[labels]
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).round(2)
+    return labels, probabilities, random.random(count) < 0.5, lesions

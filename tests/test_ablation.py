@@ -18,7 +18,7 @@ from dermdistill import ablation, params, presets, summary
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, write_json, write_text
 from dermdistill.errors import UserError
-from dermdistill.evaluation import bootstrap
+from dermdistill.evaluation import bootstrap, weighted_metrics
 from dermdistill.reporting import ablation as ranking
 from dermdistill.reporting import verify
 
@@ -162,7 +162,7 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     assert values == sorted(values, reverse=True)
     worst = next(row for row in found["rows"] if row["name"] == "dist")
     known = ranking.predictions.read(reported / ablation.FOLDER / "dist.csv")
-    auc = bootstrap.value(bootstrap.roc_auc(known.melanoma, known.p_melanoma), known.lesion_id)
+    auc = bootstrap.value(weighted_metrics.roc_auc(known.melanoma, known.p_melanoma), known.lesion_id)
     assert worst["metrics"][ranking.AUC]["value"] == pytest.approx(auc, abs=1e-6)
     assert worst["from_best"]["verdict"] == "worse" and worst["from_best"]["high"] < 0
     assert worst["from_control"]["difference"] < worst["from_best"]["difference"]

@@ -150,13 +150,13 @@ def test_metrics_are_of_the_probabilities_and_stored_thresholds(model: Path, lab
     text, result = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "out")
     assert result["n"] == {"images": 40, "lesions": 40, "melanoma": 6}
     table = list(csv.DictReader(text.decode().splitlines()))
-    score = np.array([float(row["p_mel"]) for row in table])
+    y_score = np.array([float(row["p_mel"]) for row in table])
     melanoma = np.array([row["dx"] == "mel" for row in table])
-    called = score >= THRESHOLDS["sensitivity"]
+    y_pred = y_score >= THRESHOLDS["sensitivity"]
     point = result["operating_points"]["sensitivity"]
-    assert point["threshold"] == 0.4 and 0 < called.sum() < 40
-    assert point["sensitivity"] == pytest.approx(called[melanoma].mean(), abs=1e-6)
-    assert point["specificity"] == pytest.approx(1 - called[~melanoma].mean(), abs=1e-6)
+    assert point["threshold"] == 0.4 and 0 < y_pred.sum() < 40
+    assert point["sensitivity"] == pytest.approx(y_pred[melanoma].mean(), abs=1e-6)
+    assert point["specificity"] == pytest.approx(1 - y_pred[~melanoma].mean(), abs=1e-6)
     low, high = result["intervals"]["melanoma.roc_auc"]
     assert low <= result["melanoma"]["roc_auc"] <= high
     assert "raw" not in result  # the file knows calibrated probabilities only
@@ -211,7 +211,7 @@ def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
     cli.main([str(argument) for argument in call])
     result = json.loads((tmp_path / "out/metrics.json").read_text())
     assert result["shared"] == {"asked": "drop", "left_out": 5} and result["n"]["images"] == len(rows) - 4
-    assert result["robustness"]["n"]["images"] == 1, "chosen among those that are judged"
+    assert result["robustness"]["n"]["images"] == 1, "chosen among the evaluated ones"
     write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *((name, dx, "L0") for name, dx, _ in table)])
     assert "nothing is left to judge on" in refusal(*call)
 
@@ -228,10 +228,10 @@ def test_an_outside_set_gets_the_whole_protocol(labelled: Path, tmp_path: Path) 
     arguments = ["--model", model, "--images", labelled / "images", "--labels", tmp_path / "more.csv"]
     cli.main(["evaluate", *map(str, arguments), "--output", str(tmp_path / "out"), "--robustness", "10"])
     result = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert {row["group"] for row in result["slices"]["rows"]} >= {"sex", "age", "site", "histology"}
+    assert {row["group"] for row in result["subgroups"]["rows"]} >= {"sex", "age", "site", "histology"}
     assert result["selective"]["conformal"]["coverage_aimed_at"] == 0.9
     assert set(result["net_benefit"]) == {"here", "screening"}
-    assert result["robustness"]["n"]["images"] == 10 and len(result["robustness"]["cells"]) > 8
+    assert result["robustness"]["n"]["images"] == 10 and len(result["robustness"]["conditions"]) > 8
     for name in ("curves/roc", "curves/decision", "curves/risk_coverage", "confusion"):
         assert (tmp_path / f"out/{name}.csv").exists()
 
@@ -262,7 +262,7 @@ def test_other_column_names_and_words_are_understood(model: Path, labelled: Path
     assert evaluate(model, labelled / "images", tmp_path / "renamed.csv", tmp_path / "b") == ham
 
 
-def test_traits_and_lesions_beside_one_hot_labels_are_read(labelled: Path, tmp_path: Path) -> None:
+def test_patient_metadata_and_lesions_beside_one_hot_labels_are_read(labelled: Path, tmp_path: Path) -> None:
     with (labelled / "onehot.csv").open() as stream:
         head, *rows = csv.reader(stream)
     more = [(*row, f"L{n // 2}" if n else "", 10 * (n % 9), "histopathology") for n, row in enumerate(rows)]

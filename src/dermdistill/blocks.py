@@ -150,7 +150,7 @@ class Evaluate(Block):
     seed: Seed
     decision_thresholds: Annotated[list[Inside], Field(min_length=1)]
     screening_prevalence: Inside
-    slice_minimum: Count
+    subgroup_minimum: Count
 
 
 class Compare(Block):

@@ -1,10 +1,10 @@
-"""A shipped model on somebody else's images: every figure of the protocol, and a refusal of images it was made with.
+"""Evaluation of a deployed model on an outside data set, with a refusal of images that it was trained on.
 
-The same functions as the pipeline's, with the file's own thresholds, quantiles and deferral rules: nothing is
-fitted on the outside set, which only judges. Images are streamed, one batch in memory. Robustness is measured on
-request, since it runs the model on some sixty corrupted copies of each image it takes.
+It calls the functions of the pipeline with the model file's own thresholds, quantiles and deferral rules; nothing is
+fitted on the outside set. Images are streamed, one batch in memory. Robustness is measured on request, since it runs
+the model on some sixty corrupted copies of each image.
 
-Deliberately absent: a verdict on whether the outside set is like HAM10000. It hardly ever is.
+Deliberately absent: a verdict on whether the outside set resembles HAM10000. It hardly ever does.
 """
 
 import sys
@@ -36,8 +36,11 @@ def evaluate(
     """Calibrated predictions and the content of a metrics file.
 
     Args:
-        shared: what to do with images of train or val, which made the model: refuse the set, drop or keep them.
-        corrupt: how many images to corrupt for the section "robustness"; 0 leaves it out.
+        thresholds: of the operating points, on calibrated P(mel).
+        images: folder or archive.
+        labels: table of image ids and diagnoses.
+        shared: what to do with images of train or val, which the model was made with: refuse the set, drop or keep.
+        corrupt: number of images to corrupt for the section "robustness"; 0 leaves it out.
 
     Raises:
         UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
@@ -45,26 +48,27 @@ def evaluate(
     table = external_set.read_labels(labels)
     readers = dict(zip(table["image_id"], external_set.match(table, images, labels), strict=True))
     p, hashes = _run(detector, readers)
-    matches = _shared(readers, hashes, shared, detector)
-    kept = _unseen(table, matches)
+    duplicates = _shared(readers, hashes, shared, detector)
+    kept = _unseen(table, duplicates)
     left_out, table = len(table) - len(kept), table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
-    known = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
-    traits, rules = table.set_index("image_id"), _rules(detector)
-    result = protocol.measure(known, known.probabilities, thresholds, rules, traits, SETTINGS)
+    calibrated = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
+    metadata, rules = table.set_index("image_id"), _rules(detector)
+    result = protocol.measure(calibrated, calibrated.probabilities, thresholds, rules, metadata, SETTINGS)
     del result["raw"]  # calibration is inside the file
     result["shared"] = {"asked": shared, "left_out": left_out}
     if corrupt:
-        result["robustness"] = _robustness(detector, thresholds, known, readers, corrupt)
-    return known, result
+        result["robustness"] = _robustness(detector, thresholds, calibrated, readers, corrupt)
+    return calibrated, result
 
 
-def write(folder: Path, known: predictions.Predictions, result: dict[str, Any]) -> None:
-    """``predictions.csv``, ``metrics.json`` and the curves as CSV."""
-    names = np.array(CLASSES)[known.labels]
-    predictions.write(folder / "predictions.csv", known.image_id, known.lesion_id, names, known.probabilities)
+def write(folder: Path, calibrated: predictions.Predictions, result: dict[str, Any]) -> None:
+    """Write ``predictions.csv``, ``metrics.json`` and the curves as CSV: what :func:`evaluate` returns."""
+    dx = np.array(CLASSES)[calibrated.labels]
+    columns = calibrated.image_id, calibrated.lesion_id, dx, calibrated.probabilities
+    predictions.write(folder / "predictions.csv", *columns)
     write_json(folder / "metrics.json", result)
-    for name, table in protocol.tables(known, known.probabilities, SETTINGS).items():
+    for name, table in protocol.tables(calibrated, calibrated.probabilities, SETTINGS).items():
         with atomic(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -77,15 +81,15 @@ def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np
     with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
         for start in range(0, len(names), BATCH):
             chunk = names[start : start + BATCH]
-            read = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
-            parts.append(detector.predict(np.stack(read)))
-            hashes += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in read]
+            batch = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
+            parts.append(detector.predict(np.stack(batch)))
+            hashes += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in batch]
             bar.update(len(chunk))
     return np.concatenate(parts), np.stack(hashes)
 
 
 def _shared(readers: dict[str, Reader], hashes: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
-    """Images to leave out → the image of train or val each of them looks like."""
+    """Images to leave out → the image of train or val that each duplicates."""
     if shared == "keep":
         return {}
     folder = overlap.root()
@@ -93,36 +97,36 @@ def _shared(readers: dict[str, Reader], hashes: np.ndarray, shared: str, detecto
         missing = overlap.IMAGE_HASHES
         raise UserError(f"{missing} is missing, so images of train or val would go unseen; use --shared keep")
     names = list(readers)
-    matches = overlap.copies(names, hashes, folder)
-    if not matches or shared == "drop":
-        matches = _photographs(readers, folder) | matches
-    some = ", ".join(f"{a} (as {b})" for a, b in list(matches.items())[:5])
-    if matches and shared == "refuse":
+    duplicates = overlap.copies(names, hashes, folder)
+    if not duplicates or shared == "drop":
+        duplicates = _photographs(readers, folder) | duplicates
+    some = ", ".join(f"{a} (as {b})" for a, b in list(duplicates.items())[:5])
+    if duplicates and shared == "refuse":
         raise UserError(
-            f"{len(matches)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
+            f"{len(duplicates)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
             "give others, or --shared drop to leave them out"
         )
-    if matches:
-        print(f"note: {len(matches)} images of train or val are left out: {some}", file=sys.stderr)
-    return matches
+    if duplicates:
+        print(f"note: {len(duplicates)} images of train or val are left out: {some}", file=sys.stderr)
+    return duplicates
 
 
-def _unseen(table: pd.DataFrame, matches: dict[str, str]) -> np.ndarray:
-    """Rows of ``table`` that may judge: of no lesion that one of ``matches`` shows, whichever photograph it is."""
-    seen = table["lesion_id"][table["image_id"].isin(list(matches))]
+def _unseen(table: pd.DataFrame, duplicates: dict[str, str]) -> np.ndarray:
+    """Rows of ``table`` to evaluate: of no lesion that has an image among ``duplicates``."""
+    seen = table["lesion_id"][table["image_id"].isin(list(duplicates))]
     kept = np.flatnonzero(~table["lesion_id"].isin(seen))
     if not len(kept):
         raise UserError("every lesion is one of train or val; nothing is left to judge on")
-    if more := len(table) - len(kept) - len(matches):
+    if more := len(table) - len(kept) - len(duplicates):
         print(f"note: {more} more images of the same lesions are left out", file=sys.stderr)
     return kept
 
 
 def _photographs(readers: dict[str, Reader], folder: Path) -> dict[str, str]:
-    found = overlap.photographs(list(readers), lambda name, *size: pixels.read(readers[name](), name, *size), folder)
-    if found is None:
+    pairs = overlap.photographs(list(readers), lambda name, *size: pixels.read(readers[name](), name, *size), folder)
+    if pairs is None:
         print("note: without the prepared images only copies are found, not new photographs", file=sys.stderr)
-    return found or {}
+    return pairs or {}
 
 
 def _rules(detector: Detector) -> selective.Rules | None:
@@ -136,41 +140,42 @@ def _rules(detector: Detector) -> selective.Rules | None:
 def _robustness(
     detector: Detector,
     thresholds: dict[str, float],
-    known: predictions.Predictions,
+    calibrated: predictions.Predictions,
     readers: dict[str, Reader],
     count: int,
 ) -> dict[str, Any]:
-    """Of up to ``count`` of the images that are judged, evenly chosen."""
-    chosen = np.linspace(0, len(known.image_id) - 1, min(count, len(known.image_id))).astype(int)
-    unchanged = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
-    names = [str(known.image_id[i]) for i in chosen]
+    """Robustness on up to ``count`` of the evaluated images, evenly spaced."""
+    chosen = np.linspace(0, len(calibrated) - 1, min(count, len(calibrated))).astype(int)
+    identity = calibration.Calibration(1.0, np.zeros(len(CLASSES)), thresholds, {})
+    names = [str(calibrated.image_id[i]) for i in chosen]
     images = np.stack([pixels.read(readers[name](), name, detector.height, detector.width) for name in names])
-    given = corrupted.predict(detector.predict, images, known.image_id[chosen], SETTINGS.seed)
-    keys, numbers = (known.labels[chosen], known.lesion_id[chosen]), (SETTINGS.bootstrap, SETTINGS.seed)
-    found: dict[str, Any] = rounded(robustness.measure(given, *keys, unchanged, *numbers))
-    return found
+    content = corrupted.predict(detector.predict, images, calibrated.image_id[chosen], SETTINGS.seed)
+    labels, lesions = calibrated.labels[chosen], calibrated.lesion_id[chosen]
+    measured = robustness.measure(content, labels, lesions, identity, SETTINGS.bootstrap, SETTINGS.seed)
+    result: dict[str, Any] = rounded(measured)
+    return result
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The metrics as text: name, value, 95 % interval; slices by name."""
-    found = ["{images} images of {lesions} lesions, {melanoma} melanoma".format(**result["n"])]
+    """The content of a metrics file as lines of text: name, value, 95 % interval."""
+    rows = ["{images} images of {lesions} lesions, {melanoma} melanoma".format(**result["n"])]
     for group in ("melanoma", "diagnosis", "operating_points", "net_benefit", "selective"):
         for name, value in _flat(group, result.get(group, {})):
-            found.append(_line(name, value, result["intervals"].get(name)))
-    for row in result["slices"]["rows"]:
-        name = f"slice {row['group']}: {row['name']} ({row['melanoma']} / {row['others']})"
-        found.append(_line(name, "too few" if row["too_few"] else row["roc_auc"], row["roc_auc_interval"]))
-    if result["slices"]["worst"]:
-        found.append("worst slice by AUC: {group}: {name}".format(**result["slices"]["worst"]))
+            rows.append(_line(name, value, result["intervals"].get(name)))
+    for row in result["subgroups"]["rows"]:
+        name = f"subgroup {row['group']}: {row['name']} ({row['melanoma']} / {row['others']})"
+        rows.append(_line(name, "too few" if row["too_few"] else row["roc_auc"], row["roc_auc_interval"]))
+    if result["subgroups"]["worst"]:
+        rows.append("worst subgroup by AUC: {group}: {name}".format(**result["subgroups"]["worst"]))
     for name, row in result.get("robustness", {}).get("mean_drop", {}).items():
-        found.append(_line(f"robustness.mean_drop.{name}", row["drop"], row["interval"]))
-    return found
+        rows.append(_line(f"robustness.mean_drop.{name}", row["drop"], row["interval"]))
+    return rows
 
 
 def _line(name: str, value: Any, bounds: list[float] | None) -> str:
     interval = f"  [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""
-    shown = "undefined" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-    return f"{name:<64}{shown:>10}{interval}"
+    text = "undefined" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{name:<64}{text:>10}{interval}"
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:

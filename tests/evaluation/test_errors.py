@@ -1,21 +1,12 @@
-"""Agreement of two models, counted by hand; and the two stages that turn predictions into figures."""
-
-import json
-from pathlib import Path
+"""Agreement of two models, their confusion and their cases, counted by hand."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from helpers import REPOSITORY
 
 from dermdistill.core.classes import CLASSES
-from dermdistill.errors import UserError
 from dermdistill.evaluation import errors
-from dermdistill.metrics import predictions
-from stages import calibrate, evaluate
 
 NV, MEL, BKL = range(3)
-ROOT = REPOSITORY
 
 
 def truth_at(labels: list[int], values: list[float], instead: int = 6) -> np.ndarray:
@@ -27,12 +18,12 @@ def truth_at(labels: list[int], values: list[float], instead: int = 6) -> np.nda
 
 
 def test_melanoma_agreement_by_hand() -> None:
-    positive = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0], bool)
+    y_true = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0], bool)
     a = np.array([1, 1, 0, 0, 0, 1, 1, 0, 0], bool)
     b = np.array([1, 0, 0, 0, 0, 1, 0, 1, 0], bool)
-    found = errors.melanoma_agreement(positive, a, b)
-    assert found.pop("mcnemar_p") == pytest.approx(1.0)  # 2 against 1
-    assert found == {
+    result = errors.melanoma_agreement(y_true, a, b)
+    assert result.pop("mcnemar_p") == pytest.approx(1.0)  # 2 against 1
+    assert result == {
         "total": 9,
         "agree": 6,
         "disagree": 3,
@@ -48,9 +39,9 @@ def test_melanoma_agreement_by_hand() -> None:
 
 
 def test_diagnoses_may_disagree_and_both_be_wrong() -> None:
-    found = errors.diagnosis_agreement(np.array([NV, NV, MEL]), np.array([NV, MEL, NV]), np.array([NV, BKL, MEL]))
-    assert (found["agree"], found["disagree"], found["both_wrong"], found["only_b"]) == (1, 2, 1, 1)
-    assert found["both_correct"] + found["both_wrong"] + found["only_a"] + found["only_b"] == found["total"]
+    result = errors.diagnosis_agreement(np.array([NV, NV, MEL]), np.array([NV, MEL, NV]), np.array([NV, BKL, MEL]))
+    assert (result["agree"], result["disagree"], result["both_wrong"], result["only_b"]) == (1, 2, 1, 1)
+    assert result["both_correct"] + result["both_wrong"] + result["only_a"] + result["only_b"] == result["total"]
 
 
 def test_mcnemar_by_hand() -> None:
@@ -87,8 +78,8 @@ def test_cases_by_hand() -> None:
     labels = [NV] * 8
     a = truth_at(labels, [0.8, 0.9, 0.55, 0.6, 0.9, 0.45, 0.05, 0.3])
     b = truth_at(labels, [0.8, 0.9, 0.55, 0.4, 0.1, 0.9, 0.02, 0.4])
-    found = errors.cases(ids, np.array(labels), a, b, high_confidence=0.9)
-    assert found == {
+    result = errors.cases(ids, np.array(labels), a, b, high_confidence=0.9)
+    assert result == {
         "easy": ["easy1", "easy2", "hard"],
         "challenging": ["only_a1", "only_a2", "hard", "only_b", "easy2", "easy1"],
         "both_wrong": ["wrong1", "wrong2"],
@@ -100,113 +91,9 @@ def test_cases_by_hand() -> None:
 
 def test_cases_of_two_perfect_models() -> None:
     p = np.eye(7)[[NV, MEL]]
-    found = errors.cases(np.array(["b", "a"]), np.array([NV, MEL]), p, p, high_confidence=0.0)
-    assert found.pop("easy") == found.pop("challenging") == ["a", "b"]  # equal ranks: by id
-    assert not any(found.values())
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params, predictions of one model and splits; and nothing else."""
-    content = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("bootstrap: 2000", "bootstrap: 100")
-    (tmp_path / "params.yaml").write_text(content, encoding="utf-8")
-    random = np.random.default_rng(0)
-    for part in ("val", "holdout"):
-        labels = random.choice(7, 300, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02])
-        ids = [f"{part}{number:04d}" for number in range(300)]
-        p = np.exp(random.normal(size=(300, 7)) + 2 * np.eye(7)[labels])
-        dx = [CLASSES[label] for label in labels]
-        lesions = [name[:-1] for name in ids]
-        predictions.write(tmp_path / f"predictions/{part}/m.csv", ids, lesions, dx, p / p.sum(axis=1, keepdims=True))
-        table = pd.DataFrame({"image_id": ids, "dx_type": np.where(random.random(300) < 0.5, "histo", "")})
-        (tmp_path / "data/splits").mkdir(parents=True, exist_ok=True)
-        table.to_csv(tmp_path / f"data/splits/{part}.csv", index=False)
-    (tmp_path / "data/traits.csv").write_text("image_id,age,sex,localization\n")  # nothing is known of any
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-CURVES = ("roc", "pr", "reliability", "threshold", "reliability_raw", "decision", "risk_coverage")
-PROTOCOL = {"selective", "net_benefit", "slices"}
-
-
-def at(content: dict, path: str) -> float:
-    """What stands at a dotted path; a key (a threshold, say) may hold dots itself."""
-    if path in content:
-        return content[path]
-    key = next(key for key in content if path.startswith(f"{key}."))
-    return at(content[key], path.removeprefix(f"{key}."))
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    outputs = [path for name in ("metrics", "plots") for path in (folder / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in outputs}
-
-
-def test_stages_write_the_promised_files_twice_the_same(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
-    first = files_of(repository)
-    assert set(first) == {
-        *(f"metrics/{name}/m.json" for name in ("calibrate", "val", "holdout")),
-        *(f"plots/curves/{name}/m.csv" for name in CURVES),
-        "plots/confusion/m.csv",
-    }
-    calibrate.main("m")
-    evaluate.main("m")
-    assert files_of(repository) == first
-
-
-def test_the_metrics_file_has_the_promised_shape(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
-    val, holdout = (json.loads((repository / f"metrics/{part}/m.json").read_text()) for part in ("val", "holdout"))
-    assert set(holdout) == {"n", "melanoma", "diagnosis", "raw", "operating_points", "intervals"} | PROTOCOL
-    assert holdout["n"]["images"] == 300 and holdout["n"]["lesions"] == 30
-    assert val["operating_points"]["sensitivity"]["sensitivity"] >= 0.95
-    for path, (low, high) in holdout["intervals"].items():
-        value = at(holdout, path)
-        assert low <= high
-        assert path == "melanoma.ece" or low <= value <= high, path
-    assert len((repository / "plots/confusion/m.csv").read_text().splitlines()) == 301
-
-
-def test_curves_and_slices_are_those_of_the_holdout(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
-    holdout = json.loads((repository / "metrics/holdout/m.json").read_text())
-    roc = pd.read_csv("plots/curves/roc/m.csv")
-    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(holdout["melanoma"]["roc_auc"], abs=1e-5)
-    table = pd.read_csv("predictions/holdout/m.csv").merge(pd.read_csv("data/splits/holdout.csv"))
-    assert pd.read_csv("plots/confusion/m.csv")["actual"].tolist() == table["dx"].tolist()
-    confirmed = table[(table["dx_type"] == "histo") & table["dx"].isin(["nv", "bkl", "df", "vasc"])]
-    assert holdout["melanoma"]["histology"]["n_benign"] == len(confirmed)
-
-
-def test_calibration_and_val_metrics_do_not_see_the_holdout(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
-    before = files_of(repository)
-    known = predictions.read("predictions/holdout/m.csv")
-    scrambled = np.random.default_rng(1).permutation([CLASSES[label] for label in known.labels])
-    predictions.write("predictions/holdout/m.csv", known.image_id, known.lesion_id, scrambled, known.probabilities)
-    calibrate.main("m")
-    evaluate.main("m")
-    after = files_of(repository)
-    assert before["metrics/calibrate/m.json"] == after["metrics/calibrate/m.json"]
-    assert before["metrics/val/m.json"] == after["metrics/val/m.json"]
-    assert before["metrics/holdout/m.json"] != after["metrics/holdout/m.json"]
-
-
-def test_stages_say_what_is_missing(repository: Path) -> None:
-    with pytest.raises(UserError, match=r"predictions/val/other.csv does not exist"):
-        calibrate.main("other")
-    with pytest.raises(UserError, match=r"metrics/calibrate/m.json does not exist"):
-        evaluate.main("m")
-    calibrate.main("m")
-    (repository / "data/splits/val.csv").unlink()
-    with pytest.raises(UserError, match=r"splits/val.csv does not exist"):
-        evaluate.main("m")
+    result = errors.cases(np.array(["b", "a"]), np.array([NV, MEL]), p, p, high_confidence=0.0)
+    assert result.pop("easy") == result.pop("challenging") == ["a", "b"]  # equal ranks: by id
+    assert not any(result.values())
 
 
 def test_confusion_counts_and_shares_by_hand() -> None:

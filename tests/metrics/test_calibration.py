@@ -73,10 +73,10 @@ def test_apply_by_hand() -> None:
 
 
 def test_sensitivity_threshold_by_hand() -> None:
-    positive = np.array([True] * 5 + [False] * 2)
-    score = np.array([0.9, 0.7, 0.5, 0.3, 0.1, 0.6, 0.2])
+    y_true = np.array([True] * 5 + [False] * 2)
+    y_score = np.array([0.9, 0.7, 0.5, 0.3, 0.1, 0.6, 0.2])
     for wanted, boundary in [(0.8, 0.3), (0.61, 0.3), (0.6, 0.5), (0.2, 0.9), (1.0, 0.1), (0.01, 0.9)]:
-        threshold = calibration.sensitivity_threshold(positive, score, wanted)
+        threshold = calibration.sensitivity_threshold(y_true, y_score, wanted)
         assert 0 < boundary - threshold < 2.1e-6
     tied = calibration.sensitivity_threshold(np.array([True] * 3), np.full(3, 0.4), 0.5)
     assert tied == pytest.approx(0.4, abs=2e-6)
@@ -92,21 +92,21 @@ def test_sensitivity_is_reached_and_no_larger_threshold_reaches_it() -> None:
 
 
 def test_youden_threshold_by_hand() -> None:
-    positive = np.array([True, True, True, False, False, False])
-    score = np.array([0.9, 0.8, 0.3, 0.5, 0.2, 0.1])
+    y_true = np.array([True, True, True, False, False, False])
+    y_score = np.array([0.9, 0.8, 0.3, 0.5, 0.2, 0.1])
     # at 0.8: 2/3 + 1; at 0.3: 1 + 2/3: equal, and the larger threshold alarms less
-    assert calibration.youden_threshold(positive, score) == pytest.approx(0.8, abs=2e-6)
-    score[3] = 0.25
-    assert calibration.youden_threshold(positive, score) == pytest.approx(0.3, abs=2e-6)
+    assert calibration.youden_threshold(y_true, y_score) == pytest.approx(0.8, abs=2e-6)
+    y_score[3] = 0.25
+    assert calibration.youden_threshold(y_true, y_score) == pytest.approx(0.3, abs=2e-6)
 
 
 def test_f1_threshold_by_hand() -> None:
-    positive = np.array([True, True, True, False, False, False])
-    score = np.array([0.9, 0.8, 0.3, 0.5, 0.2, 0.1])
+    y_true = np.array([True, True, True, False, False, False])
+    y_score = np.array([0.9, 0.8, 0.3, 0.5, 0.2, 0.1])
     # at 0.8: 2·2/(3+2) = 0.8; at 0.3: 2·3/(3+4) = 0.857
-    assert calibration.f1_threshold(positive, score) == pytest.approx(0.3, abs=2e-6)
-    score[2] = 0.15  # now 2·3/(3+5) = 0.75 there
-    assert calibration.f1_threshold(positive, score) == pytest.approx(0.8, abs=2e-6)
+    assert calibration.f1_threshold(y_true, y_score) == pytest.approx(0.3, abs=2e-6)
+    y_score[2] = 0.15  # now 2·3/(3+5) = 0.75 there
+    assert calibration.f1_threshold(y_true, y_score) == pytest.approx(0.8, abs=2e-6)
 
 
 def test_a_class_absent_from_val_and_certain_probabilities_stay_finite() -> None:
@@ -146,10 +146,10 @@ def test_the_file_reproduces_every_decision(tmp_path: Path) -> None:
     labels, p = honest(800)
     fitted = calibration.fit(labels, p, 0.95)
     write_json(tmp_path / "c.json", fitted.to_dict())
-    known = calibration.read(tmp_path / "c.json")
-    assert known.to_dict() == fitted.to_dict()
-    assert tuple(known.to_dict()["bias"]) == CLASSES
-    np.testing.assert_array_equal(known.apply(p), fitted.apply(p))
+    restored = calibration.read(tmp_path / "c.json")
+    assert restored.to_dict() == fitted.to_dict()
+    assert tuple(restored.to_dict()["bias"]) == CLASSES
+    np.testing.assert_array_equal(restored.apply(p), fitted.apply(p))
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -4,21 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from helpers import simulated
 from sklearn import metrics as reference
 
 from dermdistill.core.classes import CLASSES, MELANOMA
-from dermdistill.evaluation import curves
 from dermdistill.metrics import metrics
 
 NV, MEL, BKL, BCC, AKIEC, VASC, DF = range(7)
 NO, YES = False, True
-
-
-def some(count: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    labels = random.choice(7, count, p=[0.5, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
-    logits = random.normal(size=(count, 7)) + 1.5 * np.eye(7)[labels]
-    return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
 def one_hot(*labels: int) -> np.ndarray:
@@ -41,42 +34,42 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, **changes: object) -
 
 def test_areas_by_hand() -> None:
     # 3 melanomas, 2 others; of the 6 pairs 4 are in order and one is tied
-    positive, score = np.array([YES, YES, YES, NO, NO]), np.array([0.9, 0.6, 0.3, 0.6, 0.1])
-    assert metrics.roc_auc(positive, score) == pytest.approx(4.5 / 6)
+    y_true, y_score = np.array([YES, YES, YES, NO, NO]), np.array([0.9, 0.6, 0.3, 0.6, 0.1])
+    assert metrics.roc_auc(y_true, y_score) == pytest.approx(4.5 / 6)
     # recall ⅓ at precision 1, then ⅔ at 2/3 (tie with a negative), then 1 at 3/4
-    assert metrics.pr_auc(positive, score) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert metrics.pr_auc(y_true, y_score) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
 
 
 def test_partial_auc_by_hand() -> None:
     # 5 melanomas: above sensitivity 0.8 lies the last one only, which 1 of 4 others outranks.
-    positive = np.array([YES] * 5 + [NO] * 4)
-    score = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.5, 0.1, 0.1, 0.1])
-    assert metrics.partial_auc(positive, score) == pytest.approx(0.75)
-    score[:3] = 0.15  # three of five come late, so sensitivity 0.4 to 0.8 is worse: it does not count
-    score[4] = 0.95
-    assert metrics.partial_auc(positive, score) == pytest.approx(0.75)
+    y_true = np.array([YES] * 5 + [NO] * 4)
+    y_score = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.5, 0.1, 0.1, 0.1])
+    assert metrics.partial_auc(y_true, y_score) == pytest.approx(0.75)
+    y_score[:3] = 0.15  # three of five come late, so sensitivity 0.4 to 0.8 is worse: it does not count
+    y_score[4] = 0.95
+    assert metrics.partial_auc(y_true, y_score) == pytest.approx(0.75)
 
 
 def test_partial_auc_of_perfection_chance_and_its_opposite() -> None:
-    positive = np.array([YES, NO] * 10)
-    assert metrics.partial_auc(positive, positive * 1.0) == pytest.approx(1.0)
-    assert metrics.partial_auc(positive, np.full(20, 0.5)) == pytest.approx(0.1)  # ½ · 0.2² / 0.2
-    assert metrics.partial_auc(positive, 1.0 - positive) == pytest.approx(0.0)
+    y_true = np.array([YES, NO] * 10)
+    assert metrics.partial_auc(y_true, y_true * 1.0) == pytest.approx(1.0)
+    assert metrics.partial_auc(y_true, np.full(20, 0.5)) == pytest.approx(0.1)  # ½ · 0.2² / 0.2
+    assert metrics.partial_auc(y_true, 1.0 - y_true) == pytest.approx(0.0)
 
 
 def test_partial_auc_with_floor_zero_is_the_whole_area() -> None:
-    labels, probabilities = some()
-    positive, score = labels == MELANOMA, probabilities[:, MELANOMA].round(2)  # with ties
-    assert metrics.partial_auc(positive, score, floor=1e-12) == pytest.approx(metrics.roc_auc(positive, score))
+    labels, probabilities = simulated()
+    y_true, y_score = labels == MELANOMA, probabilities[:, MELANOMA].round(2)  # with ties
+    assert metrics.partial_auc(y_true, y_score, floor=1e-12) == pytest.approx(metrics.roc_auc(y_true, y_score))
 
 
 def test_partial_auc_matches_mcclish_on_the_mirrored_curve() -> None:
-    labels, probabilities = some()
-    positive, score = labels == MELANOMA, probabilities[:, MELANOMA]
+    labels, probabilities = simulated()
+    y_true, y_score = labels == MELANOMA, probabilities[:, MELANOMA]
     # Mirrored, the region is fpr < 0.2, which scikit-learn rescales so that chance is ½; undo that.
-    standard = reference.roc_auc_score(~positive, 1 - score, max_fpr=0.2)
+    standard = reference.roc_auc_score(~y_true, 1 - y_score, max_fpr=0.2)
     area = 0.02 + (2 * standard - 1) * (0.2 - 0.02)
-    assert metrics.partial_auc(positive, score) == pytest.approx(area / 0.2)
+    assert metrics.partial_auc(y_true, y_score) == pytest.approx(area / 0.2)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -98,9 +91,9 @@ def test_bins() -> None:
 
 
 def test_operating_point_by_hand() -> None:
-    positive = np.array([YES, YES, YES, NO, NO, NO, NO])
-    decision = np.array([YES, YES, NO, YES, NO, NO, NO])
-    assert metrics.operating_point(positive, decision) == {
+    y_true = np.array([YES, YES, YES, NO, NO, NO, NO])
+    y_pred = np.array([YES, YES, NO, YES, NO, NO, NO])
+    assert metrics.operating_point(y_true, y_pred) == {
         "sensitivity": pytest.approx(2 / 3),
         "specificity": pytest.approx(3 / 4),
         "ppv": pytest.approx(2 / 3),
@@ -111,11 +104,11 @@ def test_operating_point_by_hand() -> None:
 
 
 def test_what_an_operating_point_cannot_say_is_none() -> None:
-    positive, nobody = np.array([YES, NO]), np.array([NO, NO])
-    called_nobody = metrics.operating_point(positive, nobody)
-    assert (called_nobody["ppv"], called_nobody["f1"], called_nobody["sensitivity"]) == (None, 0.0, 0.0)
-    assert metrics.operating_point(positive, ~nobody)["npv"] is None
-    none_ill = metrics.operating_point(nobody, positive)
+    y_true, nobody = np.array([YES, NO]), np.array([NO, NO])
+    all_negative = metrics.operating_point(y_true, nobody)
+    assert (all_negative["ppv"], all_negative["f1"], all_negative["sensitivity"]) == (None, 0.0, 0.0)
+    assert metrics.operating_point(y_true, ~nobody)["npv"] is None
+    none_ill = metrics.operating_point(nobody, y_true)
     assert (none_ill["sensitivity"], none_ill["f1"], none_ill["specificity"]) == (None, None, 0.5)
 
 
@@ -146,22 +139,20 @@ def test_nll_and_brier_by_hand() -> None:
 
 
 def test_the_whole_agrees_with_scikit_learn() -> None:
-    labels, probabilities = some()
-    predicted, positive = probabilities.argmax(axis=1), labels == MELANOMA
+    labels, probabilities = simulated()
+    predicted, y_true = probabilities.argmax(axis=1), labels == MELANOMA
     result = evaluate(labels, probabilities)
-    known = result["diagnosis"]
-    assert known["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert known["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
-    assert known["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert known["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
-    assert known["nll"] == pytest.approx(reference.log_loss(labels, probabilities))
-    assert result["melanoma"]["brier"] == pytest.approx(
-        reference.brier_score_loss(positive, probabilities[:, MELANOMA])
-    )
+    found = result["diagnosis"]
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert found["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
+    assert found["nll"] == pytest.approx(reference.log_loss(labels, probabilities))
+    assert result["melanoma"]["brier"] == pytest.approx(reference.brier_score_loss(y_true, probabilities[:, MELANOMA]))
     point = result["operating_points"]["argmax"]
     assert point["threshold"] is None
-    assert point["f1"] == pytest.approx(reference.f1_score(positive, predicted == MELANOMA))
-    assert point["ppv"] == pytest.approx(known["per_class"]["mel"]["precision"])
+    assert point["f1"] == pytest.approx(reference.f1_score(y_true, predicted == MELANOMA))
+    assert point["ppv"] == pytest.approx(found["per_class"]["mel"]["precision"])
 
 
 def test_thresholds_include_their_own_value() -> None:
@@ -170,7 +161,7 @@ def test_thresholds_include_their_own_value() -> None:
     assert (point["threshold"], point["sensitivity"], point["specificity"]) == (0.3, 1.0, 1.0)
 
 
-def test_histology_slice_keeps_confirmed_benign_images_only() -> None:
+def test_biopsy_subset_keeps_confirmed_benign_images_only() -> None:
     labels = np.array([MEL, NV, NV, BCC, AKIEC, BKL, VASC, DF])
     confirmed = np.array([YES, YES, NO, YES, YES, YES, YES, YES])
     assert metrics.biopsy_subset(labels, confirmed).tolist() == [YES, YES, NO, NO, NO, YES, YES, YES]
@@ -183,7 +174,7 @@ def test_histology_slice_keeps_confirmed_benign_images_only() -> None:
 
 
 def test_raw_and_calibrated_are_not_mixed_up() -> None:
-    labels, probabilities = some()
+    labels, probabilities = simulated()
     uniform = np.full((len(labels), 7), 1 / 7)
     result = evaluate(labels, uniform, raw=probabilities)
     assert result["raw"]["melanoma_roc_auc"] > 0.7
@@ -197,34 +188,9 @@ def test_one_sided_sets_have_nulls_and_still_a_file(labels: list[int]) -> None:
     truth = np.array(labels)
     result = metrics.rounded(evaluate(truth, np.full((len(truth), 7), 1 / 7)))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    known = result["melanoma"]
-    assert known["roc_auc"] is known["pr_auc"] is known["partial_auc"] is known["histology"]["roc_auc"] is None
+    found = result["melanoma"]
+    assert found["roc_auc"] is found["pr_auc"] is found["partial_auc"] is found["histology"]["roc_auc"] is None
     assert result["n"] == {"images": len(labels), "lesions": len(labels), "melanoma": labels.count(MEL)}
-    flat = np.full((len(truth), 7), 1 / 7)
-    tables = curves.tables(truth, flat, flat, 15)
-    assert len(tables["roc"]) == len(tables["pr"]) == 0
-
-
-def test_curve_tables() -> None:
-    labels, probabilities = some()
-    positive, score = labels == MELANOMA, probabilities[:, MELANOMA]
-    tables = curves.tables(labels, probabilities[::-1], probabilities, 15)
-    roc, pr, reliability, threshold = (tables[name] for name in ("roc", "pr", "reliability", "threshold"))
-    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(metrics.roc_auc(positive, score))
-    assert np.isfinite(roc.to_numpy()).all()
-    assert (pr["recall"].iloc[0], pr["recall"].iloc[-1]) == (1.0, 0.0)
-    gaps = (reliability["confidence"] - reliability["frequency"]).abs() * reliability["count"]
-    assert gaps.sum() / len(labels) == pytest.approx(metrics.calibration_error(score, positive, 15))
-    assert reliability["count"].sum() == len(labels)
-    assert not tables["reliability_raw"].equals(reliability)  # that of the other probabilities
-    assert (threshold["sensitivity"].iloc[0], threshold["specificity"].iloc[0]) == (1.0, 0.0)
-    row = threshold[threshold["threshold"] == 0.3].iloc[0]
-    assert row["sensitivity"] == pytest.approx((score[positive] >= 0.3).mean())
-
-
-def test_confusion_rows_are_names() -> None:
-    rows = curves.confusion_rows(np.array([NV, DF]), np.array([MEL, DF]))
-    assert rows.to_csv(index=False) == "actual,predicted\nnv,mel\ndf,df\n"
 
 
 def test_rounded() -> None:
@@ -233,7 +199,7 @@ def test_rounded() -> None:
 
 
 def test_row_order_does_not_matter() -> None:
-    labels, probabilities = some()
+    labels, probabilities = simulated()
     order = np.random.default_rng(1).permutation(len(labels))
     first = metrics.rounded(evaluate(labels, probabilities.round(3)))
     assert first == metrics.rounded(evaluate(labels[order], probabilities.round(3)[order]))
@@ -241,17 +207,17 @@ def test_row_order_does_not_matter() -> None:
 
 
 def test_nan_is_refused_and_never_counted_as_something() -> None:
-    positive, score = np.array([YES, NO, NO]), np.array([0.9, np.nan, 0.1])
+    y_true, y_score = np.array([YES, NO, NO]), np.array([0.9, np.nan, 0.1])
     for metric in (metrics.roc_auc, metrics.pr_auc, metrics.partial_auc):
         with pytest.raises(ValueError, match="NaN"):
-            metric(positive, score)
+            metric(y_true, y_score)
 
 
 def test_constant_scores_and_one_image_are_defined() -> None:
-    positive, constant = np.array([YES, NO, NO, NO]), np.full(4, 0.25)
-    assert metrics.roc_auc(positive, constant) == 0.5
-    assert metrics.pr_auc(positive, constant) == 0.25  # the prevalence
-    assert metrics.calibration_error(constant, positive, 15) == 0.0
-    assert metrics.calibration_error(constant, positive, 15, equal_mass=True) == 0.0
+    y_true, constant = np.array([YES, NO, NO, NO]), np.full(4, 0.25)
+    assert metrics.roc_auc(y_true, constant) == 0.5
+    assert metrics.pr_auc(y_true, constant) == 0.25  # the prevalence
+    assert metrics.calibration_error(constant, y_true, 15) == 0.0
+    assert metrics.calibration_error(constant, y_true, 15, equal_mass=True) == 0.0
     alone = metrics.rounded(evaluate(np.array([MEL]), one_hot(MEL)))
     assert alone["diagnosis"]["accuracy"] == 1.0 and alone["operating_points"]["youden"]["specificity"] is None

@@ -16,7 +16,7 @@ from reporting.test_verify import edit, pristine, project  # noqa: F401  (fixtur
 from dermdistill import params
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
-from dermdistill.evaluation import bootstrap, cases, model_pairs
+from dermdistill.evaluation import bootstrap, cases, model_pairs, weighted_metrics
 from dermdistill.reporting import figures, fragments, page, protocol_tables, report, results, sections, tables
 from dermdistill.reporting.tables import Comparison
 
@@ -203,11 +203,11 @@ def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) ->
         tie = found["low"] <= 0 <= found["high"]
         assert row[2].value == ("a tie" if tie else "A is better" if found["difference"] > 0 else "A is worse")
     settings = params.load(pristine / "params.yaml")
-    judged = cases.judge(pristine, cases.roles(settings))
-    sides = judged["student"], judged["control"]
-    a, b = (bootstrap.roc_auc(side.known.melanoma, side.p_melanoma) for side in sides)
+    evaluated = cases.evaluate_roles(pristine, cases.roles(settings))
+    sides = evaluated["student"], evaluated["control"]
+    a, b = (weighted_metrics.roc_auc(side.predictions.melanoma, side.p_melanoma) for side in sides)
     numbers = settings.evaluate.bootstrap, settings.evaluate.seed
-    wanted = bootstrap.paired_difference(b, a, sides[0].known.lesion_id, *numbers)  # a minus b
+    wanted = bootstrap.paired_difference(b, a, sides[0].predictions.lesion_id, *numbers)  # a minus b
     found = results.verdicts(compared, settings)[0]
     assert (found.difference, found.low, found.high) == pytest.approx(wanted, abs=1e-6)
 
@@ -272,10 +272,10 @@ def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:  #
 
 def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
     roles = cases.roles(params.load(pristine / "params.yaml"))
-    judged = cases.judge(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
-    picked = cases.pick(judged, high_confidence=0.6, count=5)
+    evaluated = cases.evaluate_roles(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
+    picked = cases.pick(evaluated, high_confidence=0.6, count=5)
     assert set(picked["kind"]) <= set(cases.KINDS) and picked.groupby("kind").size().max() <= 5
-    a, b = judged["teacher"].threshold, judged["int8"].threshold
+    a, b = evaluated["teacher"].threshold, evaluated["int8"].threshold
     missed, alarms = picked[picked["kind"] == "missed_melanoma"], picked[picked["kind"] == "false_alarm"]
     assert (missed["dx"] == "mel").all() and ((missed["p_mel_teacher"] < a) & (missed["p_mel_int8"] < b)).all()
     assert len(alarms) and (alarms["dx"] != "mel").all() and (alarms["p_mel_int8"] >= b).all()
@@ -285,17 +285,17 @@ def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
 
 def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:  # noqa: F811
     roles = cases.roles(params.load(pristine / "params.yaml"))
-    judged = cases.judge(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
-    found = cases.agreement(judged, 0.6)
+    evaluated = cases.evaluate_roles(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
+    found = cases.agreement(evaluated, 0.6)
     for view in ("melanoma", "melanoma_diagnosed", "diagnosis"):
         for pair in found[view].values():
-            assert pair["agree"] + pair["disagree"] == pair["total"] == len(judged["teacher"].known)
+            assert pair["agree"] + pair["disagree"] == pair["total"] == len(evaluated["teacher"].predictions)
             parts = ("both_correct", "only_a", "only_b", "both_wrong")
             assert sum(pair[key] for key in parts) == pair["total"]
             assert pair["a_correct"] == pair["both_correct"] + pair["only_a"]
     binary = found["melanoma_diagnosed"]["teacher_int8"]
     assert binary["only_a"] + binary["only_b"] == binary["disagree"]  # of two answers one is right
-    confusion = cases.confusions(judged)
+    confusion = cases.confusions(evaluated)
     hits = confusion[confusion["actual"] == confusion["predicted"]].groupby("model")["count"].sum()
     assert hits[roles["int8"]] == found["diagnosis"]["teacher_int8"]["b_correct"]
 

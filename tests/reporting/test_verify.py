@@ -34,7 +34,7 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
     models = settings.model_ids() + settings.baseline_ids()[:1]  # the other baselines have not been run
-    write_text(root / "data/traits.csv", "image_id,age,sex,localization\n")
+    write_text(root / "data/patient_metadata.csv", "image_id,age,sex,localization\n")
     for part in ("val", "holdout"):
         write_part(root, part, images, models, random, prefix)
     for model in models:
@@ -66,8 +66,8 @@ def write_part(root: Path, part: str, images: int, models: list[str], random: np
     })  # fmt: skip
     (root / "data/splits").mkdir(parents=True, exist_ok=True)
     table.to_csv(root / f"data/splits/{part}.csv", index=False)
-    with (root / "data/traits.csv").open("a") as traits:
-        traits.writelines(
+    with (root / "data/patient_metadata.csv").open("a") as metadata:
+        metadata.writelines(
             f"{name},{5 * (i % 18)}.0,{('male', 'female')[i % 2]},back\n" for i, name in enumerate(table["image_id"])
         )
     shared = random.normal(size=(images, len(CLASSES))) + 0.7 * np.log(SHARES)
@@ -99,9 +99,9 @@ def write_robustness(root: Path, model: str, settings: Params, random: np.random
     known, chosen = predictions.read(root / f"predictions/holdout/{model}.csv"), settings.robustness
     rows = corrupted.choose(known.labels, chosen.images, chosen.seed)
     clean = known.probabilities[rows]
-    cells = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CELLS]
-    content = corrupted.Corrupted(known.image_id[rows], clean.astype(np.float16), np.array(cells, np.float16))
-    corrupted.write(root / f"predictions/robustness/{model}.npz", content)
+    conditions = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CONDITIONS]
+    content = corrupted.Corrupted(known.image_id[rows], clean.astype(np.float16), np.array(conditions, np.float16))
+    corrupted.write(root / f"predictions/corrupted/{model}.npz", content)
     numbers = chosen.images, settings.evaluate.bootstrap, chosen.seed
     write_json(root / f"metrics/robustness/{model}.json", robustness.of_model(root, model, *numbers))
 
@@ -119,9 +119,9 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
         (root / "plots/training").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(columns).to_csv(root / f"plots/training/{model}.csv", index=False)
     roles = cases.roles(settings)
-    judged = cases.judge(root, {role: roles[role] for role in ("teacher", "student", "int8")})
-    write_json(root / "metrics/analyze_errors.json", metrics.rounded(cases.agreement(judged, 0.9)))
-    picked = cases.pick(judged, 0.9, 12)
+    evaluated = cases.evaluate_roles(root, {role: roles[role] for role in ("teacher", "student", "int8")})
+    write_json(root / "metrics/analyze_errors.json", metrics.rounded(cases.agreement(evaluated, 0.9)))
+    picked = cases.pick(evaluated, 0.9, 12)
     (root / "plots/errors").mkdir(parents=True)
     picked.to_csv(root / "plots/errors/cases.csv", index=False)
     dot = plots.panel([random.integers(0, 255, (12, 16, 3), dtype=np.uint8)] * 2, ["one", "two"])
@@ -228,7 +228,7 @@ def test_an_honest_project_has_no_mismatch(pristine: Path) -> None:
         ("metrics/holdout/baseline_logistic.json", ["melanoma", "roc_auc"]),
         ("metrics/holdout/int8_tiny_s0.json", ["selective", "conformal", "marginal", "coverage"]),
         ("metrics/calibrate/int8_tiny_s0.json", ["conformal", "marginal"]),
-        ("metrics/robustness/int8_tiny_s0.json", ["cells", "blur", "3", "roc_auc"]),
+        ("metrics/robustness/int8_tiny_s0.json", ["conditions", "blur", "3", "roc_auc"]),
         ("metrics/robustness/teacher_ensemble.json", ["mean_drop", "macro_f1", "drop"]),
         ("metrics/compare/models.json", ["families", "student_tiny", "melanoma.roc_auc", "mean"]),
         ("metrics/compare/calibration.json", ["int8_tiny_s0", "methods", "vector", "holdout", "nll"]),
@@ -302,7 +302,7 @@ def test_a_changed_probability_shows_in_the_metrics(project: Path) -> None:
 
 
 def test_predictions_on_corrupted_images_must_be_the_chosen_models_and_images(project: Path) -> None:
-    folder = project / "predictions/robustness"
+    folder = project / "predictions/corrupted"
     shutil.copy(folder / "teacher_ensemble.npz", folder / "int8_tiny_s0.npz")
     change_params(project, {"robustness.images": 50})
     lines = verify(project)

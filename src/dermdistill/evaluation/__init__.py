@@ -1,1 +1,1 @@
-"""All that only judges: intervals, comparisons, subgroups, robustness. Imports no torch."""
+"""All that only evaluates, and never chooses: intervals, comparisons, subgroups, robustness. Imports no torch."""

@@ -1,11 +1,10 @@
-"""Teacher, student and shipped file on the same holdout images: where they part, and on which pictures.
+"""Teacher, student and deployed model on the same holdout images: where they disagree, and on which images.
 
-The pair that decides which picture is shown is teacher against *shipped file*, since that is what a user
-holds; the student stands between them and tells whether distillation or quantization made the difference.
-"A" is the teacher, "B" the file, as in ``evaluation.errors``. Probabilities are calibrated, decisions on
-melanoma are taken at each model's own shipped threshold.
+Images are selected by comparing the teacher ("A") with the *deployed model* ("B"), which is what a user gets. The
+student between them tells whether distillation or quantization made the difference. Probabilities are calibrated;
+decisions on melanoma use each model's own deployed threshold.
 
-Deliberately absent: where in a picture a network looked; that needs the network itself (stage ``explain``).
+Deliberately absent: where in an image a network looks. That needs the network itself (stage ``explain``).
 """
 
 from collections.abc import Mapping
@@ -20,41 +19,46 @@ from scipy.special import rel_entr
 from dermdistill.core.classes import CLASSES, MELANOMA
 from dermdistill.errors import UserError
 from dermdistill.evaluation import errors
-from dermdistill.metrics import calibration, predictions
+from dermdistill.metrics import calibration
+from dermdistill.metrics.predictions import Predictions, read, require_same_images
 from dermdistill.params import Params
 
 LEAST = "least_likely_melanoma"
 KINDS = {
     LEAST: (
-        "Melanomas the shipped file finds least likely",
+        "Melanomas the deployed model finds least likely",
         "Lowest probability first; below its threshold it misses them.",
     ),
     "missed_melanoma": ("Melanomas missed by both", "Both stay below their thresholds; lowest probability first."),
     "false_alarm": ("False alarms of both", "Not melanoma, yet both are above their thresholds; highest first."),
     "only_a": ("Only the teacher is right", "Of the seven diagnoses; largest lead of the teacher first."),
-    "only_b": ("Only the shipped file is right", "Of the seven diagnoses; largest lead of the shipped file first."),
+    "only_b": ("Only the deployed model is right", "Of the seven diagnoses; largest lead of the deployed model first."),
     "both_wrong": ("Both give a wrong diagnosis", "Least probability left for the diagnosis on record first."),
-    "high_confidence": ("Wrong and sure of it", "At least one is wrong with high probability; surest first."),
+    "high_confidence": (
+        "Wrong with high confidence",
+        "At least one is wrong with high probability; most confident first.",
+    ),
     "challenging": ("Hard, but at least one is right", "Least probability for the diagnosis on record first."),
     "easy": ("Easy: both are right", "Highest probability for the diagnosis on record first."),
 }
 
 
-class Judged(NamedTuple):
-    """A model's calibrated view of the holdout."""
+class Evaluated(NamedTuple):
+    """One model's calibrated predictions for the holdout."""
 
     model: str
-    known: predictions.Predictions
+    predictions: Predictions  # raw
     calibrated: np.ndarray  # (N, 7)
-    threshold: float  # of the operating point that ships
+    threshold: float  # of P(mel) at the deployed operating point
 
     @property
     def p_melanoma(self) -> np.ndarray:
+        """(N,): calibrated P(mel)."""
         return self.calibrated[:, MELANOMA]
 
     @property
-    def called(self) -> np.ndarray:
-        """(N,) bool: flagged as melanoma."""
+    def y_pred(self) -> np.ndarray:
+        """(N,) bool: predicted to be a melanoma."""
         return self.p_melanoma >= self.threshold
 
     @property
@@ -74,85 +78,99 @@ def roles(settings: Params) -> dict[str, str]:
     }
 
 
-def judge(root: str | Path, models: Mapping[str, str]) -> dict[str, Judged]:
-    """Role → model's holdout predictions, calibrated; UserError unless all are of the same images."""
-    found: dict[str, Judged] = {}
+def evaluate_roles(root: str | Path, models: Mapping[str, str]) -> dict[str, Evaluated]:
+    """Calibrated holdout predictions by role; ``models`` maps roles to model ids.
+
+    Raises:
+        UserError: if a file is missing, or the models were not evaluated on the same images.
+    """
+    evaluated: dict[str, Evaluated] = {}
     for role, model in models.items():
-        known = predictions.read(Path(root) / f"predictions/holdout/{model}.csv")
+        raw = read(Path(root) / f"predictions/holdout/{model}.csv")
         fitted = calibration.read(Path(root) / f"metrics/calibrate/{model}.json")
-        found[role] = Judged(model, known, fitted.apply(known.probabilities), fitted.thresholds["sensitivity"])
-        predictions.require_same_images(next(iter(found.values())).known, known)
-    return found
+        evaluated[role] = Evaluated(model, raw, fitted.apply(raw.probabilities), fitted.thresholds["sensitivity"])
+        require_same_images(next(iter(evaluated.values())).predictions, raw)
+    return evaluated
 
 
-def agreement(judged: Mapping[str, Judged], high_confidence: float) -> dict[str, Any]:
+def agreement(evaluated: Mapping[str, Evaluated], high_confidence: float) -> dict[str, Any]:
     """The content of ``metrics/analyze_errors.json``: every pair of roles in three views.
 
-    ``melanoma``: flagged or not, each model at its own shipped threshold; ``melanoma_diagnosed``: is melanoma the
-    likeliest of the seven, as studies without an operating point count; ``diagnosis``: the likeliest of the seven.
+    - ``melanoma``: the decision of each model at its own deployed threshold;
+    - ``melanoma_diagnosed``: whether melanoma is the most probable class, as in studies without an operating point;
+    - ``diagnosis``: the most probable class.
     """
     views: dict[str, dict[str, Any]] = {"melanoma": {}, "melanoma_diagnosed": {}, "diagnosis": {}}
-    for a, b in combinations(judged, 2):
-        one, two, known, pair = judged[a], judged[b], judged[a].known, f"{a}_{b}"
-        views["melanoma"][pair] = errors.melanoma_agreement(known.melanoma, one.called, two.called)
-        likeliest = (one.predicted == MELANOMA, two.predicted == MELANOMA)
-        views["melanoma_diagnosed"][pair] = errors.melanoma_agreement(known.melanoma, *likeliest)
-        fidelity = float(rel_entr(one.calibrated, two.calibrated).sum(axis=1).mean())
-        counts = errors.diagnosis_agreement(known.labels, one.predicted, two.predicted)
-        views["diagnosis"][pair] = counts | {"mean_kl": fidelity}
-    sure = {
-        role: len(errors.high_confidence_errors(one.known.image_id, one.known.labels, one.calibrated, high_confidence))
-        for role, one in judged.items()
-    }
-    models = {role: one.model for role, one in judged.items()}
-    return {"models": models, **views, "high_confidence_errors": {"at_least": high_confidence} | sure}
+    for (role_a, a), (role_b, b) in combinations(evaluated.items(), 2):
+        pair, labels, y_true = f"{role_a}_{role_b}", a.predictions.labels, a.predictions.melanoma
+        diagnosed = (a.predicted == MELANOMA, b.predicted == MELANOMA)
+        views["melanoma"][pair] = errors.melanoma_agreement(y_true, a.y_pred, b.y_pred)
+        views["melanoma_diagnosed"][pair] = errors.melanoma_agreement(y_true, *diagnosed)
+        mean_kl = float(rel_entr(a.calibrated, b.calibrated).sum(axis=1).mean())
+        views["diagnosis"][pair] = errors.diagnosis_agreement(labels, a.predicted, b.predicted) | {"mean_kl": mean_kl}
+    confident = {role: _high_confidence_errors(model, high_confidence) for role, model in evaluated.items()}
+    models = {role: model.model for role, model in evaluated.items()}
+    return {"models": models, **views, "high_confidence_errors": {"at_least": high_confidence} | confident}
 
 
-def confusions(judged: Mapping[str, Judged]) -> pd.DataFrame:
-    """``model, actual, predicted, count, share`` of every role, one below the other."""
-    found = [errors.confusion(one.known.labels, one.predicted).assign(model=one.model) for one in judged.values()]
-    return pd.concat(found, ignore_index=True)[["model", "actual", "predicted", "count", "share"]]
+def _high_confidence_errors(model: Evaluated, minimum: float) -> int:
+    raw = model.predictions
+    return len(errors.high_confidence_errors(raw.image_id, raw.labels, model.calibrated, minimum))
 
 
-def per_class(judged: Mapping[str, Judged]) -> pd.DataFrame:
-    """Change per diagnosis from the teacher to the student and to the shipped file."""
-    a = judged["teacher"]
+def confusions(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
+    """Columns ``model, actual, predicted, count, share``: the tables of all roles, concatenated."""
+    tables = [
+        errors.confusion(model.predictions.labels, model.predicted).assign(model=model.model)
+        for model in evaluated.values()
+    ]
+    return pd.concat(tables, ignore_index=True)[["model", "actual", "predicted", "count", "share"]]
+
+
+def per_class(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
+    """Change per diagnosis from the teacher to the student and to the deployed model; see ``errors``."""
+    a = evaluated["teacher"]
     pairs = [
-        (judged[role], errors.per_class_change(a.known.labels, a.predicted, judged[role].predicted))
+        (evaluated[role], errors.per_class_change(a.predictions.labels, a.predicted, evaluated[role].predicted))
         for role in ("student", "int8")
     ]
     return pd.concat([table.assign(model_a=a.model, model_b=b.model) for b, table in pairs], ignore_index=True)
 
 
-def pick(judged: Mapping[str, Judged], high_confidence: float, count: int) -> pd.DataFrame:
-    """Up to ``count`` images of each kind, the most telling first: ``kind, image_id, dx, p_mel_…, diagnosis_…``."""
-    a, b = judged["teacher"], judged["int8"]
-    known = a.known
-    both = a.p_melanoma + b.p_melanoma
-    missed = known.melanoma & ~a.called & ~b.called
-    alarms = ~known.melanoma & a.called & b.called
+def pick(evaluated: Mapping[str, Evaluated], high_confidence: float, count: int) -> pd.DataFrame:
+    """Up to ``count`` images of each kind, the clearest cases first.
+
+    Columns: kind, image_id, dx, then p_mel and diagnosis of every role (``p_mel_teacher`` …).
+    """
+    a, b = evaluated["teacher"], evaluated["int8"]
+    image_id, labels, y_true = a.predictions.image_id, a.predictions.labels, a.predictions.melanoma
+    p_sum = a.p_melanoma + b.p_melanoma
     kinds = {
-        LEAST: errors.ranked(known.image_id, known.melanoma, b.p_melanoma),
-        "missed_melanoma": errors.ranked(known.image_id, missed, both),
-        "false_alarm": errors.ranked(known.image_id, alarms, -both),
+        LEAST: errors.ranked(image_id, y_true, b.p_melanoma),
+        "missed_melanoma": errors.ranked(image_id, y_true & ~a.y_pred & ~b.y_pred, p_sum),
+        "false_alarm": errors.ranked(image_id, ~y_true & a.y_pred & b.y_pred, -p_sum),
     }
-    kinds |= errors.cases(known.image_id, known.labels, a.calibrated, b.calibrated, high_confidence)
+    kinds |= errors.cases(image_id, labels, a.calibrated, b.calibrated, high_confidence)
     rows = [(kind, image) for kind in KINDS for image in kinds[kind][:count]]
     table = pd.DataFrame(rows, columns=["kind", "image_id"])
-    return table.merge(_views(judged), on="image_id", how="left")
+    return table.merge(_by_image(evaluated), on="image_id", how="left")
 
 
-def _views(judged: Mapping[str, Judged]) -> pd.DataFrame:
-    known, names = judged["teacher"].known, np.array(CLASSES)
-    table = pd.DataFrame({"image_id": known.image_id, "dx": names[known.labels]})
-    for role, one in judged.items():
-        table[f"p_mel_{role}"] = one.p_melanoma
-        table[f"diagnosis_{role}"] = names[one.predicted]
+def _by_image(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
+    raw, names = evaluated["teacher"].predictions, np.array(CLASSES)
+    table = pd.DataFrame({"image_id": raw.image_id, "dx": names[raw.labels]})
+    for role, model in evaluated.items():
+        table[f"p_mel_{role}"] = model.p_melanoma
+        table[f"diagnosis_{role}"] = names[model.predicted]
     return table
 
 
 def pictures(cases: pd.DataFrame, images: np.ndarray, image_ids: pd.Series) -> list[tuple[np.ndarray, str]]:
-    """(image, caption) for each row of ``cases``; ``image_ids`` names the rows of ``images`` (N, H, W, 3)."""
+    """(image, caption) for each row of ``cases``; ``image_ids`` names the rows of ``images`` (N, H, W, 3).
+
+    Raises:
+        UserError: if an image of ``cases`` is not among them.
+    """
     rows = pd.Series(range(len(image_ids)), index=image_ids.to_numpy())
     missing = cases["image_id"][~cases["image_id"].isin(rows.index)]
     if len(missing):
@@ -161,7 +179,7 @@ def pictures(cases: pd.DataFrame, images: np.ndarray, image_ids: pd.Series) -> l
 
 
 def _caption(case: Mapping[Any, Any]) -> str:
-    stated = "  ".join(
+    probabilities = "  ".join(
         f"{letter} {case[f'p_mel_{role}']:.2f}" for letter, role in (("T", "teacher"), ("S", "student"), ("Q", "int8"))
     )
-    return f"{case['image_id']}\non record: {case['dx']}\nP(mel) {stated}\nQ says: {case['diagnosis_int8']}"
+    return f"{case['image_id']}\non record: {case['dx']}\nP(mel) {probabilities}\nQ says: {case['diagnosis_int8']}"

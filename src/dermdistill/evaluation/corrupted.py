@@ -1,10 +1,12 @@
-"""What a model says of corrupted images: the file that every figure of robustness comes from.
+"""A model's predictions for corrupted images: the files that the robustness metrics come from.
 
-Which images (by diagnosis, each class by its share), the model's raw probabilities for them, clean and in every cell
-of corruptions.py × severities, and their file. The model is a function from images to probabilities, so the same code
-serves PyTorch and the INT8 file. Probabilities are kept in half precision: 0.05 % of each is less than any figure
-shows, and a quarter of the text's size lets the file stand in git. Metrics are always computed from what the file
-keeps, so whoever has the file gets the same ones. Deliberately absent: any figure (robustness.py).
+A file holds the image ids and the model's raw probabilities, clean and under each condition (corruption × severity).
+The images are a sample of the holdout, stratified by diagnosis. The model is a function from images to probabilities,
+so the same code serves PyTorch and INT8. Probabilities have half precision, which keeps the file small enough for git;
+the relative error of 0.05 % is below every reported digit. Metrics are always computed from the stored values, so
+everyone with the file gets the same ones.
+
+Deliberately absent: metrics (``evaluation.robustness``) and the corruptions themselves (``evaluation.corruptions``).
 """
 
 import zipfile
@@ -22,35 +24,35 @@ from dermdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 Predict = Callable[[np.ndarray], np.ndarray]
 """Images (n, H, W, 3) uint8 → raw probabilities (n, 7)."""
 
-CELLS = tuple((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)
-NAMES = [f"{name} {severity}" for name, severity in CELLS]
+CONDITIONS = tuple((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)
+NAMES = [f"{name} {severity}" for name, severity in CONDITIONS]
 
 
 @dataclass(frozen=True, eq=False)
 class Corrupted:
-    """Raw probabilities of n images; make one with :func:`predict` or :func:`read`."""
+    """Raw probabilities for n images; :func:`predict` and :func:`read` make them."""
 
     image_id: np.ndarray  # (n,) str
     clean: np.ndarray  # (n, 7) float16
-    cells: np.ndarray  # (len(CELLS), n, 7) float16, in the order of CELLS
+    conditions: np.ndarray  # (len(CONDITIONS), n, 7) float16, in the order of CONDITIONS
 
 
 def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Ascending indices of about ``count`` of the N images, every diagnosis by its share and at least one."""
+    """Ascending indices of about ``count`` of the N images, stratified by ``labels`` (N,), at least one a class."""
     if count >= len(labels):
         return np.arange(len(labels))
-    random, found = np.random.default_rng(seed), []
+    random, chosen = np.random.default_rng(seed), []
     for k in range(len(CLASSES)):
         members = np.flatnonzero(labels == k)
-        wanted = max(round(count * len(members) / len(labels)), min(len(members), 1))
-        found.append(random.permutation(members)[:wanted])
-    return np.sort(np.concatenate(found))
+        size = max(round(count * len(members) / len(labels)), min(len(members), 1))
+        chosen.append(random.permutation(members)[:size])
+    return np.sort(np.concatenate(chosen))
 
 
 def predict(model: Predict, images: np.ndarray, image_id: np.ndarray, seed: int) -> Corrupted:
-    """Ask ``model`` about ``images`` (n, H, W, 3) uint8, clean and corrupted in every way."""
-    cells = [model(_corrupted(images, name, severity, image_id, seed)) for name, severity in CELLS]
-    return Corrupted(image_id, model(images).astype(np.float16), np.stack(cells).astype(np.float16))
+    """Evaluate ``model`` on ``images`` (n, H, W, 3) uint8, clean and under every condition."""
+    conditions = [model(_corrupted(images, name, severity, image_id, seed)) for name, severity in CONDITIONS]
+    return Corrupted(image_id, model(images).astype(np.float16), np.stack(conditions).astype(np.float16))
 
 
 def _corrupted(images: np.ndarray, name: str, severity: int, image_id: np.ndarray, seed: int) -> np.ndarray:
@@ -58,11 +60,11 @@ def _corrupted(images: np.ndarray, name: str, severity: int, image_id: np.ndarra
     return np.stack([corrupt(image, name, severity, str(key), seed) for image, key in pairs])
 
 
-def write(path: str | Path, found: Corrupted) -> None:
-    """Compressed arrays with the names of the cells; the same content gives the same bytes."""
-    images, names = found.image_id.astype(str), np.array(NAMES)
-    with atomic(path) as temporary:
-        np.savez_compressed(temporary, image_id=images, names=names, clean=found.clean, cells=found.cells)
+def write(path: str | Path, predictions: Corrupted) -> None:
+    """Write compressed arrays and the names of the conditions; the same content gives the same bytes."""
+    image_id, names, clean = predictions.image_id.astype(str), np.array(NAMES), predictions.clean
+    with atomic(path) as temporary:  # "cells" is the key in the files in git
+        np.savez_compressed(temporary, image_id=image_id, names=names, clean=clean, cells=predictions.conditions)
 
 
 def write_mean(path: str | Path, members: Sequence[str | Path]) -> None:
@@ -79,15 +81,19 @@ def write_mean(path: str | Path, members: Sequence[str | Path]) -> None:
 
 
 def read(path: str | Path) -> Corrupted:
-    """UserError if there is no such file, or it holds something else than today's cells."""
+    """Read a file of :func:`write`.
+
+    Raises:
+        UserError: if the file is missing, is something else, or holds other conditions than CONDITIONS.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
-            image_id, names, clean, cells = (content[key] for key in ("image_id", "names", "clean", "cells"))
+            image_id, names, clean, conditions = (content[key] for key in ("image_id", "names", "clean", "cells"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; restore it from git or run `dvc repro`") from None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is not a file of predictions on corrupted images; run `dvc repro`") from None
-    wanted = (len(CELLS), len(image_id), len(CLASSES))
-    if names.tolist() != NAMES or cells.shape != wanted or clean.shape != wanted[1:]:
-        raise UserError(f"{path} holds other corruptions or images than the code asks for; run `dvc repro`")
-    return Corrupted(image_id, clean, cells)
+    shape = (len(CONDITIONS), len(image_id), len(CLASSES))
+    if names.tolist() != NAMES or conditions.shape != shape or clean.shape != shape[1:]:
+        raise UserError(f"{path} holds other corruptions or images than the code expects; run `dvc repro`")
+    return Corrupted(image_id, clean, conditions)

@@ -1,13 +1,13 @@
-"""What goes wrong with a photograph, in five severities: for the robustness table.
+"""Image corruptions in five severities, for the robustness metrics.
 
-After Hendrycks & Dietterich, ICLR 2019, but with what happens to a dermatoscope picture: focus, sensor noise,
-compression, light, another device's colour, few pixels, hairs, a ruler, a turned camera. Every strength is relative to
-the image's size or range, so that it means the same at any resolution, and the mildest is meant to bite: a corruption
-that changes nothing proves nothing (a test runs the shipped model on each).
+After Hendrycks & Dietterich, ICLR 2019, with the faults of dermatoscopic photographs: focus, sensor noise,
+compression, light, another device's colour, few pixels, hairs, a ruler, a rotated camera. Every strength is relative
+to the image's size or range, so it means the same at any resolution. The mildest severity must change predictions,
+since a corruption that changes nothing proves nothing. A test runs the deployed model on each.
 
-Deterministic: what is random (noise, where hairs lie) depends on the seed, the corruption and the image's id alone, so
-the same image gets the same hairs for every model and at every severity more of them. Images are made on the fly and
-never stored. Deliberately absent: anything learned, and severities tuned to a model.
+Deterministic: what is random (noise, position of hairs) depends on the seed, the corruption and the image id alone.
+The same image therefore gets the same hairs for every model, and more of them at a higher severity. Images are
+generated on the fly and never stored. Deliberately absent: anything learned, and severities tuned to a model.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ Corruption = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, image_id: str, seed: int) -> np.ndarray:
-    """``image`` (H, W, 3) uint8 with corruption ``name`` of CORRUPTIONS at ``severity`` 1 to 5; same shape."""
+    """``image`` (H, W, 3) uint8 with corruption ``name`` of CORRUPTIONS at ``severity`` 1 to 5; same shape and type."""
     digest = hashlib.sha256(f"{seed}:{name}:{image_id}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8]))
     changed = CORRUPTIONS[name](Image.fromarray(np.asarray(image)), severity - 1, random)
@@ -59,7 +59,7 @@ def _dark(image: Image.Image, level: int, random: np.random.Generator) -> Image.
 
 
 def _colour_cast(image: Image.Image, level: int, random: np.random.Generator) -> Image.Image:
-    """Towards yellow or towards blue, as of another lamp; which one depends on the image."""
+    """Towards yellow or blue, as under another lamp; which one depends on the image."""
     gain = (0.08, 0.14, 0.2, 0.28, 0.38)[level] * random.choice([-1, 1])
     return _from(np.asarray(image) * (1 + gain, 1.0, 1 - gain))
 
@@ -85,17 +85,17 @@ def _hair(image: Image.Image, level: int, random: np.random.Generator) -> Image.
 
 
 def _strands(random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
-    """Start, end (shares of the image), bend and width of every hair there could be."""
-    found = []
+    """Start and end (fractions of the image), bend and width of all 32 possible hairs."""
+    strands = []
     for _ in range(32):
         angle, centre = random.uniform(0, np.pi), random.uniform(0.1, 0.9, 2)
         reach = 0.9 * np.array([np.cos(angle), np.sin(angle)])
-        found.append((centre - reach, centre + reach, random.uniform(-0.15, 0.15), random.uniform(0.004, 0.009)))
-    return found
+        strands.append((centre - reach, centre + reach, random.uniform(-0.15, 0.15), random.uniform(0.004, 0.009)))
+    return strands
 
 
 def _ruler(image: Image.Image, level: int, random: np.random.Generator) -> Image.Image:
-    """A white strip with ticks along the lower edge, as in many clinics' pictures, reaching ever further in."""
+    """A white strip with ticks along the lower edge, as in pictures of many clinics; wider at a higher severity."""
     changed, height = image.copy(), round((0.08, 0.14, 0.2, 0.28, 0.38)[level] * image.height)
     pen, top = ImageDraw.Draw(changed), image.height - height
     pen.rectangle((0, top, image.width, image.height), fill=(236, 234, 228))
@@ -106,7 +106,7 @@ def _ruler(image: Image.Image, level: int, random: np.random.Generator) -> Image
 
 
 def _rotation(image: Image.Image, level: int, random: np.random.Generator) -> Image.Image:
-    """About the centre, either way; the corners show the mirrored picture, not a black that none has."""
+    """About the centre, either way; the corners are filled by reflection, since no photograph has black ones."""
     angle = (10, 25, 45, 70, 90)[level] * random.choice([-1, 1])
     height, width = image.height, image.width
     border = np.pad(np.asarray(image), ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), mode="reflect")

@@ -1,12 +1,12 @@
 """Where two models agree, where only one is right, and where both fail.
 
-Two views of the same images: melanoma against the rest at each model's own threshold, which is what a
-screening decision is, and the 7-class diagnosis (argmax). Counts, McNemar's exact test (Psychometrika
-12:153, 1947: of the images that only one model gets right, is the split compatible with a fair coin?), and
-lists of image ids for picture panels. The test takes images as independent; with several images of one lesion
-its p is somewhat too small, and the paired lesion bootstrap in uncertainty.py is the one to quote.
+There are two views of the same images: the decision on melanoma at each model's own threshold, and the 7-class
+diagnosis (argmax). Each gives counts, McNemar's exact test (Psychometrika 12:153, 1947) and lists of image ids for
+picture panels. The test asks whether the images that only one model gets right are split evenly between the two. It
+assumes independent images. With several images of one lesion its p is too small; quote the paired lesion bootstrap
+(``evaluation.comparison``) instead.
 
-"A" is the reference (the teacher), "B" what is compared with it; deltas are B minus A.
+"A" is the reference (the teacher), "B" the model compared with it; differences are B minus A.
 """
 
 from typing import Any
@@ -20,35 +20,40 @@ from dermdistill.core.classes import CLASSES
 from dermdistill.metrics.metrics import per_class
 
 
-def melanoma_agreement(positive: np.ndarray, called_a: np.ndarray, called_b: np.ndarray) -> dict[str, Any]:
-    """Counts for yes/no decisions; all three (N,) bool."""
-    return _agreement(called_a == positive, called_b == positive, called_a == called_b) | {
-        "shared_false_negatives": int((positive & ~called_a & ~called_b).sum()),
-        "shared_false_positives": int((~positive & called_a & called_b).sum()),
+def melanoma_agreement(y_true: np.ndarray, y_pred_a: np.ndarray, y_pred_b: np.ndarray) -> dict[str, Any]:
+    """Counts for binary decisions on melanoma; all three (N,) bool."""
+    return _agreement(y_pred_a == y_true, y_pred_b == y_true, y_pred_a == y_pred_b) | {
+        "shared_false_negatives": int((y_true & ~y_pred_a & ~y_pred_b).sum()),
+        "shared_false_positives": int((~y_true & y_pred_a & y_pred_b).sum()),
     }
 
 
-def diagnosis_agreement(labels: np.ndarray, called_a: np.ndarray, called_b: np.ndarray) -> dict[str, Any]:
+def diagnosis_agreement(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray) -> dict[str, Any]:
     """Counts for diagnoses, all (N,) int. Two models may disagree and both be wrong."""
-    return _agreement(called_a == labels, called_b == labels, called_a == called_b)
+    return _agreement(predicted_a == labels, predicted_b == labels, predicted_a == predicted_b)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p; 1 if the models never differ in being right."""
+    """Exact two-sided p of McNemar's test; 1 if no image is right for one model alone."""
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
 def high_confidence_errors(
     image_id: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, minimum: float
 ) -> list[str]:
-    """Ids of wrong diagnoses with a probability of at least ``minimum``, the surest first."""
+    """Ids of wrong diagnoses with a probability of at least ``minimum``, the most confident first.
+
+    Args: ``image_id`` (N,), ``labels`` (N,), ``probabilities`` (N, 7).
+    """
     confidence = probabilities.max(axis=1)
     wrong = (probabilities.argmax(axis=1) != labels) & (confidence >= minimum)
     return ranked(image_id, wrong, -confidence)
 
 
 def per_class_change(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray) -> pd.DataFrame:
-    """One row per diagnosis; NaN where a class is absent, or where nothing is relative to an F1 of 0.
+    """One row per diagnosis; all arguments (N,) int.
+
+    Values are NaN for an absent class; the relative change is NaN if f1_a is 0.
 
     Columns: dx, n, f1_a, f1_b, delta_f1, recall_a, recall_b, delta_recall, relative_delta_f1 (to f1_a).
     """
@@ -62,7 +67,10 @@ def per_class_change(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: n
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
-    """One row per pair of diagnoses: actual, predicted, count, share (of the actual ones; NaN for an absent class)."""
+    """One row per pair of diagnoses: actual, predicted, count, share; both arguments (N,) int.
+
+    ``share`` is the proportion of the images of the actual diagnosis; NaN for an absent class.
+    """
     counts = np.asarray(confusion_matrix(labels, predicted, labels=range(len(CLASSES))))
     table = pd.DataFrame([(a, b) for a in CLASSES for b in CLASSES], columns=["actual", "predicted"])
     table["count"] = counts.ravel()
@@ -70,7 +78,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
 
 
 def confusion_change(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
-    """Shares of ``b`` minus those of ``a``, (7, 7), from two tables of :func:`confusion`."""
+    """(7, 7) shares of ``b`` minus those of ``a``, two tables of :func:`confusion`."""
     return (b["share"] - a["share"]).to_numpy().reshape(len(CLASSES), len(CLASSES))
 
 
@@ -81,28 +89,32 @@ def cases(
     probabilities_b: np.ndarray,
     high_confidence: float,
 ) -> dict[str, list[str]]:
-    """All image ids of each kind, the most telling first; a panel shows the head of a list.
+    """All image ids of each kind, the clearest cases first; a panel shows the head of a list.
 
-    - easy: both right, by mean probability of the truth, highest first;
-    - challenging: at least one right, lowest such mean first;
+    - easy: both are right; highest mean probability of the label first;
+    - challenging: at least one is right; lowest such mean first;
     - both_wrong: lowest such mean first;
-    - only_a, only_b: one is right, by how far it is ahead in the probability of the truth;
-    - high_confidence: at least one is wrong with probability ``high_confidence`` or more, the surest first.
+    - only_a, only_b: one is right; largest lead in the probability of the label first;
+    - high_confidence: at least one is wrong with probability ``high_confidence`` or more; most confident first.
+
+    Args: ``image_id`` (N,), ``labels`` (N,), both probabilities (N, 7).
     """
     rows = np.arange(len(labels))
-    truth_a, truth_b = probabilities_a[rows, labels], probabilities_b[rows, labels]
+    p_label_a, p_label_b = probabilities_a[rows, labels], probabilities_b[rows, labels]
     right_a, right_b = probabilities_a.argmax(axis=1) == labels, probabilities_b.argmax(axis=1) == labels
-    mean = (truth_a + truth_b) / 2
-    wrongness = np.maximum(
+    mean = (p_label_a + p_label_b) / 2
+    wrong_confidence = np.maximum(
         np.where(right_a, 0, probabilities_a.max(axis=1)), np.where(right_b, 0, probabilities_b.max(axis=1))
     )
     return {
         "easy": ranked(image_id, right_a & right_b, -mean),
         "challenging": ranked(image_id, right_a | right_b, mean),
         "both_wrong": ranked(image_id, ~right_a & ~right_b, mean),
-        "only_a": ranked(image_id, right_a & ~right_b, truth_b - truth_a),
-        "only_b": ranked(image_id, right_b & ~right_a, truth_a - truth_b),
-        "high_confidence": ranked(image_id, (wrongness > 0) & (wrongness >= high_confidence), -wrongness),
+        "only_a": ranked(image_id, right_a & ~right_b, p_label_b - p_label_a),
+        "only_b": ranked(image_id, right_b & ~right_a, p_label_a - p_label_b),
+        "high_confidence": ranked(
+            image_id, (wrong_confidence > 0) & (wrong_confidence >= high_confidence), -wrong_confidence
+        ),
     }
 
 
@@ -123,6 +135,6 @@ def _agreement(right_a: np.ndarray, right_b: np.ndarray, same: np.ndarray) -> di
 
 
 def ranked(image_id: np.ndarray, kept: np.ndarray, rank: np.ndarray) -> list[str]:
-    """Ids of the kept images by ascending ``rank``; equal ranks by id, so that the order never wavers."""
+    """Ids of the images ``kept`` (N,) bool by ascending ``rank`` (N,); equal ranks by id, so the order repeats."""
     order = np.lexsort((image_id, rank))
     return [str(name) for name in image_id[order][kept[order]]]

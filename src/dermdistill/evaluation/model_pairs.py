@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dermdistill.evaluation import bootstrap, calibrators, comparison, fidelity, subgroups
+from dermdistill.evaluation import bootstrap, calibrators, comparison, fidelity, subgroups, weighted_metrics
 from dermdistill.metrics import calibration, predictions
 from dermdistill.metrics.metrics import rounded
 from dermdistill.params import Params
@@ -102,7 +102,7 @@ def _draw(
     fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
     known = predictions.replace(known, fitted.apply(known.probabilities))
     threshold, bins = fitted.thresholds["sensitivity"], settings.evaluate.bins
-    every = bootstrap.headline(known.labels, known.probabilities, threshold, known.lookup(histology), bins)
+    every = weighted_metrics.headline(known.labels, known.probabilities, threshold, known.lookup(histology), bins)
     metrics = {name: every[name] for name in METRICS}
     return known, bootstrap.bootstrap(metrics, known.lesion_id, settings.evaluate.bootstrap, settings.evaluate.seed)
 

@@ -1,7 +1,9 @@
-"""One model on one set of images: every metric, and intervals for the headline ones.
+"""The evaluation protocol: every metric of one model on one set of images, and intervals for the headline ones.
 
-The stage ``evaluate``, ``make verify`` and ``dermdistill evaluate`` all call this one function, so a
-recomputed number cannot differ from a published one by a difference in code.
+The stage ``evaluate``, ``make verify`` and ``dermdistill evaluate`` all call :func:`measure`, so a recomputed
+number cannot differ from a published one by a difference in code.
+
+Deliberately absent: reading and writing files, and fitting anything.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from dermdistill.core.classes import MELANOMA
-from dermdistill.evaluation import bootstrap, curves, decision, subgroups
+from dermdistill.evaluation import bootstrap, curves, decision, subgroups, weighted_metrics
+from dermdistill.evaluation.weighted_metrics import Metric, Proportion
 from dermdistill.metrics import metrics, selective
 from dermdistill.metrics.predictions import Predictions
 
@@ -21,63 +24,70 @@ from dermdistill.metrics.predictions import Predictions
 class Settings:
     """The block ``evaluate`` of params.yaml."""
 
-    bootstrap: int  # resamples of lesions behind every interval
+    bootstrap: int  # resamples of lesions for every interval
     bins: int  # of the calibration errors
     seed: int
     decision_thresholds: list[float]  # at which net benefit is reported
     screening_prevalence: float
-    slice_minimum: int  # images a figure of a slice needs on each side
+    subgroup_minimum: int  # images that a metric of a subgroup needs on each side
 
 
 def measure(
-    known: Predictions,
+    predictions: Predictions,
     calibrated: np.ndarray,
     thresholds: Mapping[str, float],
     rules: selective.Rules | None,
-    traits: pd.DataFrame,
+    metadata: pd.DataFrame,
     settings: Settings,
 ) -> dict[str, Any]:
-    """The content of a metrics file.
+    """The content of a metrics file, rounded to six decimals.
 
     Args:
-        known: raw probabilities and labels of N images.
+        predictions: raw probabilities and labels of N images.
         calibrated: (N, 7) probabilities after calibration.
         thresholds: of the operating points, on calibrated P(mel).
         rules: for deferral and conformal sets; None leaves that section out.
-        traits: ``dx_type, sex, age, localization`` by image_id, of at least these images.
+        metadata: ``dx_type, sex, age, localization`` by image_id, of at least these images.
+
+    Raises:
+        UserError: if an image has no metadata.
     """
-    labels, lesions, shipped = known.labels, known.lesion_id, thresholds["sensitivity"]
-    positive, score, shown = known.melanoma, calibrated[:, MELANOMA], known.rows(traits)
-    histology = (shown["dx_type"] == "histo").to_numpy()
-    numbers, screening = (settings.bootstrap, settings.seed), settings.screening_prevalence
-    result = metrics.evaluate(labels, lesions, known.probabilities, calibrated, thresholds, histology, settings.bins)
-    result["net_benefit"] = decision.measure(positive, score, settings.decision_thresholds, screening)
-    headline = bootstrap.headline(labels, calibrated, shipped, histology, settings.bins)
-    headline |= decision.advantages(positive, score, settings.decision_thresholds, screening)
+    labels, lesions, y_score = predictions.labels, predictions.lesion_id, calibrated[:, MELANOMA]
+    rows, deployed = predictions.rows(metadata), thresholds["sensitivity"]
+    histology = (rows["dx_type"] == "histo").to_numpy()
+    raw, bins, minimum = predictions.probabilities, settings.bins, settings.subgroup_minimum
+    referral = settings.decision_thresholds, settings.screening_prevalence
+    resampling = settings.bootstrap, settings.seed
+
+    result = metrics.evaluate(labels, lesions, raw, calibrated, thresholds, histology, bins)
+    result["net_benefit"] = decision.measure(predictions.melanoma, y_score, *referral)
     if rules is not None:
-        result["selective"] = selective.measure(labels, calibrated, shipped, rules)
-        headline |= _coverage(labels, calibrated, rules)
-    result["slices"] = subgroups.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
-    result["intervals"] = bootstrap.intervals(headline, lesions, *numbers)
+        result["selective"] = selective.measure(labels, calibrated, deployed, rules)
+    result["subgroups"] = subgroups.measure(labels, lesions, y_score, deployed, rows, minimum, *resampling)
+
+    headline = weighted_metrics.headline(labels, calibrated, deployed, histology, bins)
+    headline |= decision.advantages(predictions.melanoma, y_score, *referral)
+    headline |= coverage_metrics(labels, calibrated, rules) if rules is not None else {}
+    result["intervals"] = bootstrap.intervals(headline, lesions, *resampling)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded
 
 
-def _coverage(labels: np.ndarray, calibrated: np.ndarray, rules: selective.Rules) -> dict[str, bootstrap.Metric]:
-    """Coverage of both kinds of conformal sets, by its path in the metrics file, for the intervals."""
+def coverage_metrics(labels: np.ndarray, calibrated: np.ndarray, rules: selective.Rules) -> dict[str, Metric]:
+    """Coverage of both kinds of conformal sets as metrics for the bootstrap, by their path in the metrics file."""
     rows = np.arange(len(labels))
     return {
-        f"selective.conformal.{kind}.coverage": bootstrap.Proportion(selective.sets(calibrated, q)[rows, labels])
+        f"selective.conformal.{kind}.coverage": Proportion(selective.sets(calibrated, q)[rows, labels])
         for kind, q in (("marginal", rules.marginal), ("class_conditional", rules.by_class))
     }
 
 
-def tables(known: Predictions, calibrated: np.ndarray, settings: Settings) -> dict[str, pd.DataFrame]:
-    """Every curve of one model, by name, and the confusion rows."""
-    labels, score = known.labels, calibrated[:, MELANOMA]
-    plain = curves.tables(labels, known.probabilities, calibrated, settings.bins)
-    return {f"curves/{name}": table for name, table in plain.items()} | {
-        "curves/decision": decision.curve(known.melanoma, score, settings.screening_prevalence),
+def tables(predictions: Predictions, calibrated: np.ndarray, settings: Settings) -> dict[str, pd.DataFrame]:
+    """Every curve of one model and the confusion rows, by path below ``plots``; ``calibrated`` (N, 7)."""
+    labels, y_score = predictions.labels, calibrated[:, MELANOMA]
+    curve_tables = curves.tables(labels, predictions.probabilities, calibrated, settings.bins)
+    return {f"curves/{name}": table for name, table in curve_tables.items()} | {
+        "curves/decision": decision.curve(predictions.melanoma, y_score, settings.screening_prevalence),
         "curves/risk_coverage": selective.risk_coverage(labels, calibrated),
         "confusion": curves.confusion_rows(labels, calibrated.argmax(axis=1)),
     }

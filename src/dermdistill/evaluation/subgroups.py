@@ -1,16 +1,17 @@
-"""How a model does on parts of the set: by sex, age, body site, diagnosis, images per lesion, and the hard part.
+"""Metrics of subgroups: by sex, age, body site, diagnosis and images per lesion, and against biopsied lesions only.
 
-Slices of patients mix melanomas and others; a slice by diagnosis holds all melanomas against that one diagnosis, and
-"histology" all of them against the benign lesions that a pathologist saw: what a dermatologist would have biopsied.
-A figure is shown only if at least ``minimum`` images stand behind each side it needs; otherwise it is null and the
-slice is "too few". The worst slice is named, and is worse by chance than a slice chosen beforehand would be: its
-interval is not corrected for having looked at them all.
+A subgroup by sex, age or site mixes melanomas and other images of these patients. A subgroup by diagnosis holds all
+melanomas and the images of that one diagnosis. The subgroup "histology" holds all melanomas and the benign lesions
+that histology confirmed: the ones that a dermatologist chose to biopsy.
 
-Skin tone is absent because HAM10000 does not record it; no figure here says anything about it. Source of the traits:
-``data/traits.csv``, written from the metadata table; ``dx_type`` from the split. None of them is ever an input.
+A metric is null if a side that it needs has fewer than ``minimum`` images; the subgroup is then "too few". The subgroup
+of lowest AUC is named. It is partly the lowest by chance, since its interval is not corrected for the selection.
+
+Sources: ``dx_type`` from the split, the other columns from ``data/patient_metadata.csv``. None is ever an input of a
+model. Deliberately absent: skin tone, which HAM10000 does not record. No metric here says anything about it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,114 +22,135 @@ from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.core.files import read_table
 from dermdistill.errors import UserError
 from dermdistill.evaluation import bootstrap
+from dermdistill.evaluation.weighted_metrics import Metric, Proportion, roc_auc
 from dermdistill.metrics.metrics import biopsy_subset
 
-TRAITS = ("sex", "age", "localization")
-AGES = [0, 30, 45, 60, 75, 200]  # years; bands about as large as each other in HAM10000
+METADATA = ("sex", "age", "localization")
+AGES = [0, 30, 45, 60, 75, 200]  # years; bands of similar size in HAM10000
 BANDS = ["under 30", "30 to 44", "45 to 59", "60 to 74", "75 and over"]
-FIGURES = {"roc_auc": ("melanoma", "others"), "sensitivity": ("melanoma",), "specificity": ("others",)}
-OF_PATIENTS = ("sex", "age", "site")
+METRICS = {"roc_auc": ("melanoma", "others"), "sensitivity": ("melanoma",), "specificity": ("others",)}
+PATIENT_GROUPS = ("sex", "age", "site")
 
 
-class Slice(NamedTuple):
+class Subgroup(NamedTuple):
+    """Some of N images: one ``name`` (such as "female") of a ``group`` (such as "sex")."""
+
     group: str
     name: str
     among: np.ndarray  # (N,) bool
 
 
 def read(root: str | Path, part: str) -> pd.DataFrame:
-    """``dx_type, sex, age, localization`` by image_id, as text, of one part of the split."""
+    """Patient metadata of one part of the split: ``dx_type, sex, age, localization`` by image_id, as text.
+
+    Raises:
+        UserError: if a file or a column is missing.
+    """
     folder = Path(root) / "data"
-    split, traits = read_table(folder / f"splits/{part}.csv"), read_table(folder / "traits.csv")
+    split, metadata = read_table(folder / f"splits/{part}.csv"), read_table(folder / "patient_metadata.csv")
     try:
         split = split[["image_id", "dx_type"]]
-        table = split.merge(traits[["image_id", *TRAITS]], on="image_id", how="left", validate="1:1")
+        table = split.merge(metadata[["image_id", *METADATA]], on="image_id", how="left", validate="1:1")
     except KeyError as error:
-        raise UserError(f"data/splits/{part}.csv or data/traits.csv lacks {error}; run `dvc repro`") from None
+        raise UserError(f"data/splits/{part}.csv or data/patient_metadata.csv lacks {error}; run `dvc repro`") from None
     return table.fillna("").set_index("image_id")
 
 
-def cut(labels: np.ndarray, lesions: np.ndarray, traits: pd.DataFrame) -> Iterator[Slice]:
-    """Every slice, in the order of the report; ``traits`` has the N images' rows in their order."""
-    yield Slice("histology", "benign confirmed by histology", biopsy_subset(labels, _histology(traits)))
+def define(labels: np.ndarray, lesions: np.ndarray, metadata: pd.DataFrame) -> Iterator[Subgroup]:
+    """Yield every subgroup, in the order of the report; a subgroup may be empty.
+
+    Args:
+        labels: (N,) int.
+        lesions: (N,) lesion ids.
+        metadata: N rows as of :func:`read`, in the order of the images.
+    """
+    histology = (metadata["dx_type"] == "histo").to_numpy()
+    yield Subgroup("histology", "benign confirmed by histology", biopsy_subset(labels, histology))
     for k, name in enumerate(CLASSES):
         if k != MELANOMA:
-            yield Slice("diagnosis", NAMES[name], np.isin(labels, (k, MELANOMA)))
+            yield Subgroup("diagnosis", NAMES[name], np.isin(labels, (k, MELANOMA)))
     _, index, count = np.unique(lesions, return_inverse=True, return_counts=True)
     images = count[index]
-    for name, kept in (("1", images == 1), ("2", images == 2), ("3 or more", images >= 3)):
-        yield Slice("images of the lesion", name, kept)
-    years = pd.to_numeric(traits["age"], errors="coerce")
-    age = pd.cut(years, AGES, right=False, labels=BANDS).astype(object).fillna("unknown").to_numpy(dtype=str)
-    columns = {"sex": _named(traits["sex"]), "age": age, "site": _named(traits["localization"])}
-    for group, values in columns.items():
+    for name, among in (("1", images == 1), ("2", images == 2), ("3 or more", images >= 3)):
+        yield Subgroup("images of the lesion", name, among)
+    for group, values in _patient_columns(metadata).items():
         for name in [*BANDS, "unknown"] if group == "age" else sorted(set(values.tolist())):
-            yield Slice(group, name, values == name)
+            yield Subgroup(group, name, values == name)
 
 
-def measure(
-    labels: np.ndarray,
-    lesions: np.ndarray,
-    score: np.ndarray,
-    threshold: float,
-    traits: pd.DataFrame,
-    minimum: int,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Section "slices" of a metrics file: ``rows``, and the ``worst`` by AUC, of all and of patients.
-
-    Args: as in ``metrics.evaluate``; ``score`` (N,) is calibrated P(mel), ``minimum`` images a side.
-    """
-    found = [one for one in cut(labels, lesions, traits) if one.among.any()]
-    metrics = {
-        f"{place} {name}": metric
-        for place, one in enumerate(found)
-        for name, metric in _figures(labels == MELANOMA, score, threshold, one.among).items()
-    }
-    bounds = bootstrap.intervals(metrics, lesions, resamples, seed)
-    rows = []
-    for place, one in enumerate(found):
-        row = _counts(labels, one, minimum)
-        for name, needed in FIGURES.items():
-            enough = all(row[side] >= minimum for side in needed)
-            row[name] = bootstrap.value(metrics[f"{place} {name}"], lesions) if enough else None
-            row[f"{name}_interval"] = bounds[f"{place} {name}"] if enough else None
-        rows.append(row)
-    patients = [row for row in rows if row["group"] in OF_PATIENTS]
-    return {"rows": rows, "worst": worst(rows), "worst_of_patients": worst(patients)}
-
-
-def _figures(
-    positive: np.ndarray, score: np.ndarray, threshold: float, among: np.ndarray
-) -> dict[str, bootstrap.Metric]:
-    called = score >= threshold
-    return {
-        "roc_auc": bootstrap.roc_auc(positive, score, among),
-        "sensitivity": bootstrap.Proportion(called, among=among & positive),
-        "specificity": bootstrap.Proportion(~called, among=among & ~positive),
-    }
-
-
-def _counts(labels: np.ndarray, one: Slice, minimum: int) -> dict[str, Any]:
-    ill = int((labels[one.among] == MELANOMA).sum())
-    sides = {"melanoma": ill, "others": int(one.among.sum()) - ill}
-    return {"group": one.group, "name": one.name, **sides, "too_few": min(sides.values()) < minimum}
-
-
-def worst(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Group, name and AUC of the slice with the lowest AUC; None if none has enough images."""
-    known = [row for row in rows if row["roc_auc"] is not None]
-    if not known:
-        return None
-    lowest = min(known, key=lambda row: row["roc_auc"])
-    return {key: lowest[key] for key in ("group", "name", "roc_auc", "roc_auc_interval")}
-
-
-def _histology(traits: pd.DataFrame) -> np.ndarray:
-    return (traits["dx_type"] == "histo").to_numpy()
+def _patient_columns(metadata: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Group → its value for each image (N,) str, "unknown" where it is missing."""
+    years = pd.to_numeric(metadata["age"], errors="coerce")
+    age = pd.cut(years, AGES, right=False, labels=BANDS).astype(object).fillna("unknown").to_numpy(dtype=str)
+    return {"sex": _named(metadata["sex"]), "age": age, "site": _named(metadata["localization"])}
 
 
 def _named(column: pd.Series) -> np.ndarray:
     values = column.to_numpy(dtype=str)
     return np.where(values == "", "unknown", values)
+
+
+def measure(
+    labels: np.ndarray,
+    lesions: np.ndarray,
+    y_score: np.ndarray,
+    threshold: float,
+    metadata: pd.DataFrame,
+    minimum: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The section "subgroups" of a metrics file: ``rows``, and the ``worst`` by AUC, of all and of patient groups.
+
+    Args:
+        labels, lesions, metadata: as in :func:`define`.
+        y_score: (N,) calibrated P(mel).
+        threshold: of P(mel) for sensitivity and specificity.
+        minimum: number of images that a metric needs on each of its sides.
+        resamples, seed: of the bootstrap.
+    """
+    subgroups = [subgroup for subgroup in define(labels, lesions, metadata) if subgroup.among.any()]
+    metrics = {
+        f"{i} {name}": metric
+        for i, subgroup in enumerate(subgroups)
+        for name, metric in _metrics(labels == MELANOMA, y_score, threshold, subgroup.among).items()
+    }
+    bounds = bootstrap.intervals(metrics, lesions, resamples, seed)
+    results = {name: (bootstrap.value(metric, lesions), bounds[name]) for name, metric in metrics.items()}
+    rows = [
+        _row(labels, subgroup, minimum, {name: results[f"{i} {name}"] for name in METRICS})
+        for i, subgroup in enumerate(subgroups)
+    ]
+    patients = [row for row in rows if row["group"] in PATIENT_GROUPS]
+    return {"rows": rows, "worst": worst(rows), "worst_of_patients": worst(patients)}
+
+
+def _metrics(y_true: np.ndarray, y_score: np.ndarray, threshold: float, among: np.ndarray) -> dict[str, Metric]:
+    y_pred = y_score >= threshold
+    return {
+        "roc_auc": roc_auc(y_true, y_score, among),
+        "sensitivity": Proportion(y_pred, among=among & y_true),
+        "specificity": Proportion(~y_pred, among=among & ~y_true),
+    }
+
+
+def _row(
+    labels: np.ndarray, subgroup: Subgroup, minimum: int, results: Mapping[str, tuple[float, list[float] | None]]
+) -> dict[str, Any]:
+    """Counts of one subgroup, and the metrics that have enough images; ``results``: metric → value, interval."""
+    melanomas = int((labels[subgroup.among] == MELANOMA).sum())
+    counts = {"melanoma": melanomas, "others": int(subgroup.among.sum()) - melanomas}
+    row = {"group": subgroup.group, "name": subgroup.name, **counts, "too_few": min(counts.values()) < minimum}
+    for name, sides in METRICS.items():
+        enough = all(counts[side] >= minimum for side in sides)
+        row[name], row[f"{name}_interval"] = results[name] if enough else (None, None)
+    return row
+
+
+def worst(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Group, name, AUC and interval of the row of lowest AUC; None if no row has one."""
+    defined = [row for row in rows if row["roc_auc"] is not None]
+    if not defined:
+        return None
+    lowest = min(defined, key=lambda row: row["roc_auc"])
+    return {key: lowest[key] for key in ("group", "name", "roc_auc", "roc_auc_interval")}

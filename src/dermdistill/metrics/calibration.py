@@ -1,15 +1,15 @@
-"""From a model's raw probabilities to ones that mean what they say, and to thresholds; all fitted on val.
+"""Calibration of a model's probabilities, and its decision thresholds; all fitted on val.
 
-Calibrated ``p = softmax(log(p_raw) / T + b)``. The temperature T repairs over- or underconfidence
-(Guo et al., ICML 2017). It cannot repair the prior: training with class weights w_k pushes the model
-towards p(k|x)·w_k, which is a constant offset log w_k of each logit. Hence one bias b_k per class
-(bias-corrected temperature scaling: Alexandari, Kundaje, Shrikumar, ICML 2020). In (1/T, b) the negative
-log-likelihood is convex, so the optimum does not depend on where the search starts.
+Calibrated ``p = softmax(log(p_raw) / T + b)``. The temperature T corrects over- and underconfidence
+(Guo et al., ICML 2017). It cannot correct the prior: training with class weights w_k pushes the model
+towards p(k|x)·w_k, a constant offset log w_k of each logit. Hence one bias b_k per class
+(bias-corrected temperature scaling: Alexandari, Kundaje, Shrikumar, ICML 2020). The negative log-likelihood
+is convex in (1/T, b), so the optimum does not depend on where the search starts.
 
 Only differences of biases matter. A Gaussian prior of standard deviation 1 (an L2 term of weight 1/N beside
-the mean NLL) picks the mean-zero ones and keeps the bias of a class that is absent from val finite.
+the mean NLL) picks the mean-zero ones. It also keeps the bias of a class that is absent from val finite.
 
-Absent on purpose: richer families of maps. calibrators.py measures what they would give.
+Deliberately absent: richer calibration maps. ``evaluation.calibrators`` measures what they would give.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ POINTS = ("sensitivity", "youden", "f1")  # the operating points that are chosen
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What ``metrics/calibrate/<id>.json`` holds."""
+    """The fitted map and thresholds of one model: ``metrics/calibrate/<id>.json``."""
 
     temperature: float
     bias: np.ndarray  # (7,) in the order of CLASSES
@@ -45,6 +45,7 @@ class Calibration:
         return np.asarray(softmax(log(probabilities) / self.temperature + self.bias, axis=1))
 
     def to_dict(self) -> dict[str, Any]:
+        """The content of the JSON file; :func:`read` is the inverse."""
         return {
             "temperature": self.temperature,
             "bias": dict(zip(CLASSES, self.bias.tolist(), strict=True)),
@@ -54,7 +55,7 @@ class Calibration:
 
 
 def read(path: str | Path) -> Calibration:
-    """Read what :meth:`Calibration.to_dict` gave; UserError if the file is missing or lacks a value."""
+    """Read a file of :meth:`Calibration.to_dict`; UserError if it is missing or lacks a value."""
     content = read_json(path)
     try:
         bias = np.array([float(content["bias"][name]) for name in CLASSES])
@@ -65,37 +66,42 @@ def read(path: str | Path) -> Calibration:
 
 
 def fit(labels: np.ndarray, probabilities: np.ndarray, sensitivity: float) -> Calibration:
-    """Temperature, biases and thresholds from val: ``labels`` (N,), raw ``probabilities`` (N, 7).
+    """Fit temperature, biases and thresholds on val.
 
-    Temperature and biases are rounded before the thresholds are read off, so that the numbers in the
-    file reproduce the decisions exactly.
+    Temperature and biases are rounded before the thresholds are chosen, so the numbers in the file
+    reproduce the decisions exactly.
+
+    Args:
+        labels: (N,) int, index into CLASSES.
+        probabilities: (N, 7) raw.
+        sensitivity: that the threshold "sensitivity" has to reach, 0 to 1.
 
     Raises:
         UserError: if val has no melanoma, or nothing else.
     """
-    positive = labels == MELANOMA
-    if positive.all() or not positive.any():
-        lacking = "image without melanoma" if positive.any() else "melanoma"
-        raise UserError(f"val holds no {lacking}, so no threshold can be chosen; enlarge split.val or data")
+    y_true = labels == MELANOMA
+    if y_true.all() or not y_true.any():
+        missing = "image without melanoma" if y_true.any() else "melanoma"
+        raise UserError(f"val holds no {missing}, so no threshold can be chosen; enlarge split.val or data")
     temperature, bias = fit_scaling(labels, probabilities)
     scaled = Calibration(temperature, bias, {}, {})
-    score = scaled.apply(probabilities)[:, MELANOMA]
+    y_score = scaled.apply(probabilities)[:, MELANOMA]
     thresholds = {
-        "sensitivity": sensitivity_threshold(positive, score, sensitivity),
-        "youden": youden_threshold(positive, score),
-        "f1": f1_threshold(positive, score),
+        "sensitivity": sensitivity_threshold(y_true, y_score, sensitivity),
+        "youden": youden_threshold(y_true, y_score),
+        "f1": f1_threshold(y_true, y_score),
     }
     nll = {"raw": _nll(labels, probabilities), "calibrated": _nll(labels, scaled.apply(probabilities))}
     return Calibration(temperature, bias, thresholds, nll)
 
 
 def fit_scaling(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
-    """Temperature and the bias of each class (7,) that fit best."""
+    """Temperature and biases (7,) of least mean NLL: ``labels`` (N,), raw ``probabilities`` (N, 7)."""
     logits, truth = log(probabilities), np.eye(len(CLASSES))[labels]
     count = len(labels)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean NLL + |b|² / 2N and its gradient at x = (1/T, b)."""
+        """Mean NLL + |b|² / 2N and its gradient (8,) at x = (1/T, b)."""
         log_p = log_softmax(x[0] * logits + x[1:], axis=1)
         error = (np.exp(log_p) - truth) / count
         value = -(truth * log_p).sum() / count + (x[1:] ** 2).sum() / (2 * count)
@@ -109,41 +115,48 @@ def fit_scaling(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, n
     return round(float(1 / best[0]), DECIMALS), bias
 
 
-def sensitivity_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float) -> float:
-    """The largest six-decimal threshold at which ``score >= threshold`` finds that share of positives."""
-    found = np.sort(_floor(score[positive]))[::-1]
-    needed = int(np.ceil(sensitivity * len(found) - 1e-9))  # 0.95 · 20 must not become 20 by rounding error
-    return float(found[max(needed, 1) - 1])
+def sensitivity_threshold(y_true: np.ndarray, y_score: np.ndarray, sensitivity: float) -> float:
+    """The largest six-decimal threshold at which ``y_score >= threshold`` reaches ``sensitivity``.
+
+    Args:
+        y_true, y_score: (N,) bool and calibrated P(mel); as in the two functions below.
+    """
+    candidates = np.sort(_floor(y_score[y_true]))[::-1]
+    needed = int(np.ceil(sensitivity * len(candidates) - 1e-9))  # 0.95 · 20 must not become 20 by rounding error
+    return float(candidates[max(needed, 1) - 1])
 
 
-def youden_threshold(positive: np.ndarray, score: np.ndarray) -> float:
-    """The threshold of largest sensitivity + specificity; of several, the largest (fewest alarms)."""
-    candidates, hits, alarms = _counts(positive, score)
-    return float(candidates[np.argmax(np.round(hits / positive.sum() - alarms / (~positive).sum(), 12))])
+def youden_threshold(y_true: np.ndarray, y_score: np.ndarray) -> float:
+    """The threshold of largest sensitivity + specificity (Youden's J); of several, the largest."""
+    candidates, tp, fp = _counts(y_true, y_score)
+    return float(candidates[np.argmax(np.round(tp / y_true.sum() - fp / (~y_true).sum(), 12))])
 
 
-def f1_threshold(positive: np.ndarray, score: np.ndarray) -> float:
+def f1_threshold(y_true: np.ndarray, y_score: np.ndarray) -> float:
     """The threshold of largest F1; of several, the largest."""
-    candidates, hits, alarms = _counts(positive, score)
-    return float(candidates[np.argmax(np.round(2 * hits / (positive.sum() + hits + alarms), 12))])
+    candidates, tp, fp = _counts(y_true, y_score)
+    return float(candidates[np.argmax(np.round(2 * tp / (y_true.sum() + tp + fp), 12))])
 
 
-def _counts(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every possible threshold, the largest first, and how many positives and others reach it."""
-    candidates, index = np.unique(_floor(score), return_inverse=True)
-    hits = np.bincount(index, weights=positive, minlength=len(candidates))[::-1].cumsum()
-    alarms = np.bincount(index, weights=~positive, minlength=len(candidates))[::-1].cumsum()
-    return candidates[::-1], hits, alarms
+def _counts(y_true: np.ndarray, y_score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every possible threshold in descending order, and the true and false positives at each."""
+    candidates, index = np.unique(_floor(y_score), return_inverse=True)
+    tp = np.bincount(index, weights=y_true, minlength=len(candidates))[::-1].cumsum()
+    fp = np.bincount(index, weights=~y_true, minlength=len(candidates))[::-1].cumsum()
+    return candidates[::-1], tp, fp
 
 
-def _floor(score: np.ndarray) -> np.ndarray:
-    """Down to a six-decimal number: ``score >= floor(score)`` holds with a margin of 5e-7, more than float32
-    noise, so the image a threshold was read from stays on its side in the shipped file and elsewhere."""
-    return np.maximum(np.round(np.floor(score * 1e6 - 0.5) / 1e6, DECIMALS), 0.0)
+def _floor(y_score: np.ndarray) -> np.ndarray:
+    """Round down to six decimals with a margin of at least 5e-7.
+
+    The margin exceeds float32 noise, so the image that a threshold was read from stays on the same side of it
+    in the deployed model and in any other runtime.
+    """
+    return np.maximum(np.round(np.floor(y_score * 1e6 - 0.5) / 1e6, DECIMALS), 0.0)
 
 
 def log(probabilities: np.ndarray) -> np.ndarray:
-    """Natural logarithm, finite where a float32 softmax underflowed to 0."""
+    """Natural logarithm of probabilities of any shape, finite where a float32 softmax underflowed to 0."""
     return np.asarray(np.log(np.maximum(probabilities, SMALLEST)))
 
 

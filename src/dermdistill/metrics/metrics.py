@@ -1,8 +1,8 @@
-"""Every figure of a model's metrics file, from labels and probabilities alone.
+"""The metrics of one model, from labels and probabilities alone.
 
-Plain arrays in, plain numbers out; scikit-learn where it has the metric. What cannot be computed (a class
-that is absent, nobody called positive) is None, never a silent 0 — n tells why. Averages over classes run
-over those present in the truth, the same rule that the bootstrap follows.
+Plain arrays in, plain numbers out; scikit-learn where it has the metric. An undefined metric (an absent class,
+no positive prediction) is None, never a silent 0; the counts in ``n`` tell why. Averages over classes include
+only the classes present in the labels. The bootstrap follows the same rule.
 
 Definitions that differ between papers:
 
@@ -10,14 +10,14 @@ Definitions that differ between papers:
   2015); ``ece`` has bins of equal width, ``ece_mass`` of equal count (Nixon et al., CVPR-W 2019). The
   confidence in melanoma is P(mel), in the diagnosis the largest probability (Guo et al., ICML 2017).
 - Partial AUC: area between the ROC curve and the line sensitivity = 0.8, over its largest possible value 0.2
-  (Jiang, Metz, Nishikawa, Radiology 201:745, 1996; unnormalised it is the score of the ISIC 2024 challenge).
+  (Jiang, Metz, Nishikawa, Radiology 201:745, 1996; unnormalised it is the metric of the ISIC 2024 challenge).
   A perfect model has 1, chance has 0.1.
-- Brier: the 7-class score sums over classes and ranges to 2; melanoma's is the usual binary one.
+- Brier: the 7-class loss sums over classes and ranges from 0 to 2; melanoma's is the usual binary one.
 - F1 of a class that occurs but is never predicted is 0, as 2·TP / (2·TP + FP + FN); its precision is None.
-- Histology slice: all melanomas against *benign* images confirmed by histology (nv, bkl, df, vasc). Basal
-  cell carcinoma and actinic keratosis are malignant or its precursor and are left out.
+- Biopsy subset: all melanomas against *benign* images confirmed by histology (nv, bkl, df, vasc). Basal
+  cell carcinoma is malignant and actinic keratosis a precursor of cancer, so both are left out.
 
-Calibration, intervals, curves and files are absent: see calibration.py, and bootstrap.py and curves.py in evaluation.
+Deliberately absent: calibration (``calibration``), intervals and curves (``evaluation.bootstrap``, ``.curves``).
 """
 
 from collections.abc import Mapping
@@ -45,49 +45,62 @@ def evaluate(
     histology: np.ndarray,
     bins: int,
 ) -> dict[str, Any]:
-    """The metrics of one model on one set of images, without the intervals.
+    """The nested metrics of one model on one set of images, without intervals; not yet rounded.
 
     Args:
         labels: (N,) int, index into CLASSES.
         lesions: (N,) lesion ids.
         raw, calibrated: (N, 7) probabilities.
-        thresholds: of the operating points, on calibrated P(mel).
+        thresholds: name of the operating point → threshold of calibrated P(mel).
         histology: (N,) bool, whether the diagnosis was confirmed by histology.
-        bins: of both calibration errors.
+        bins: number of bins of the calibration errors.
     """
-    positive = labels == MELANOMA
-    score, predicted = calibrated[:, MELANOMA], calibrated.argmax(axis=1)
-    decisions = {name: (threshold, score >= threshold) for name, threshold in thresholds.items()}
+    y_true = labels == MELANOMA
+    y_score, predicted = calibrated[:, MELANOMA], calibrated.argmax(axis=1)
+    decisions: dict[str, tuple[float | None, np.ndarray]] = {
+        name: (threshold, y_score >= threshold) for name, threshold in thresholds.items()
+    }
+    decisions["argmax"] = (None, predicted == MELANOMA)
     return {
-        "n": {"images": len(labels), "lesions": len(np.unique(lesions)), "melanoma": int(positive.sum())},
-        "melanoma": melanoma(positive, score, bins) | {"histology": _histology(labels, score, histology)},
+        "n": {"images": len(labels), "lesions": len(np.unique(lesions)), "melanoma": int(y_true.sum())},
+        "melanoma": melanoma(y_true, y_score, bins) | {"histology": _biopsy_metrics(labels, y_score, histology)},
         "diagnosis": diagnosis(labels, calibrated, bins),
-        "raw": {
-            "melanoma_roc_auc": roc_auc(positive, raw[:, MELANOMA]),
-            "melanoma_ece": calibration_error(raw[:, MELANOMA], positive, bins),
-        }
-        | {f"diagnosis_{name}": value for name, value in diagnosis(labels, raw, bins).items() if name in UNCALIBRATED},
+        "raw": _uncalibrated(labels, raw, bins),
         "operating_points": {
-            name: {"threshold": threshold} | operating_point(positive, decision)
-            for name, (threshold, decision) in (decisions | {"argmax": (None, predicted == MELANOMA)}).items()
+            name: {"threshold": threshold} | operating_point(y_true, y_pred)
+            for name, (threshold, y_pred) in decisions.items()
         },
     }
 
 
-def melanoma(positive: np.ndarray, score: np.ndarray, bins: int) -> dict[str, Any]:
-    """Melanoma against the rest: ``positive`` (N,) bool, ``score`` (N,) calibrated P(mel)."""
+def _uncalibrated(labels: np.ndarray, raw: np.ndarray, bins: int) -> dict[str, Any]:
+    """The section "raw": what calibration changes, before it."""
+    y_true, y_score = labels == MELANOMA, raw[:, MELANOMA]
+    melanoma_metrics = {
+        "melanoma_roc_auc": roc_auc(y_true, y_score),
+        "melanoma_ece": calibration_error(y_score, y_true, bins),
+    }
+    every = diagnosis(labels, raw, bins)
+    return melanoma_metrics | {f"diagnosis_{name}": value for name, value in every.items() if name in UNCALIBRATED}
+
+
+def melanoma(y_true: np.ndarray, y_score: np.ndarray, bins: int) -> dict[str, Any]:
+    """Metrics of melanoma against the rest: ``y_true`` (N,) bool, ``y_score`` (N,) calibrated P(mel)."""
     return {
-        "roc_auc": roc_auc(positive, score),
-        "pr_auc": pr_auc(positive, score),
-        "partial_auc": partial_auc(positive, score),
-        "brier": float(np.mean((score - positive) ** 2)),
-        "ece": calibration_error(score, positive, bins),
-        "ece_mass": calibration_error(score, positive, bins, equal_mass=True),
+        "roc_auc": roc_auc(y_true, y_score),
+        "pr_auc": pr_auc(y_true, y_score),
+        "partial_auc": partial_auc(y_true, y_score),
+        "brier": float(np.mean((y_score - y_true) ** 2)),
+        "ece": calibration_error(y_score, y_true, bins),
+        "ece_mass": calibration_error(y_score, y_true, bins, equal_mass=True),
     }
 
 
 def diagnosis(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, Any]:
-    """The 7-class metrics; the diagnosis is the most probable class, the earlier one in CLASSES on a tie."""
+    """The 7-class metrics of ``labels`` (N,) and ``probabilities`` (N, 7).
+
+    The diagnosis is the most probable class; on a tie, the earlier one in CLASSES.
+    """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     correct = predicted == labels
     classes = per_class(labels, predicted)
@@ -107,59 +120,63 @@ def diagnosis(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[
 
 
 def per_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, Any]]:
-    """{dx: {"n", "precision", "recall", "f1"}}; recall and f1 are None for a class absent from ``labels``."""
+    """{dx: {"n", "precision", "recall", "f1"}}; both arguments (N,) int.
+
+    Recall and F1 are None for a class that is absent from ``labels``; precision, for one that is never predicted.
+    """
     table = _confusion(labels, predicted)
-    hits, truth, called = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
+    tp, actual, predicted_as = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
     return {
         name: {
-            "n": int(truth[k]),
-            "precision": _ratio(hits[k], called[k]),
-            "recall": _ratio(hits[k], truth[k]),
-            "f1": _ratio(2 * hits[k], truth[k] + called[k]) if truth[k] else None,
+            "n": int(actual[k]),
+            "precision": _ratio(tp[k], predicted_as[k]),
+            "recall": _ratio(tp[k], actual[k]),
+            "f1": _ratio(2 * tp[k], actual[k] + predicted_as[k]) if actual[k] else None,
         }
         for k, name in enumerate(CLASSES)
     }
 
 
-def operating_point(positive: np.ndarray, decision: np.ndarray) -> dict[str, float | None]:
-    """What a yes/no decision amounts to; both (N,) bool."""
-    tp, fp = int((positive & decision).sum()), int((~positive & decision).sum())
-    fn, tn = int((positive & ~decision).sum()), int((~positive & ~decision).sum())
+def operating_point(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float | None]:
+    """The metrics of a binary decision; both arguments (N,) bool. None where a denominator is 0."""
+    tp, fp = int((y_true & y_pred).sum()), int((~y_true & y_pred).sum())
+    fn, tn = int((y_true & ~y_pred).sum()), int((~y_true & ~y_pred).sum())
     return {
         "sensitivity": _ratio(tp, tp + fn),
         "specificity": _ratio(tn, tn + fp),
         "ppv": _ratio(tp, tp + fp),
         "npv": _ratio(tn, tn + fn),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn) if tp + fn else None,
-        "accuracy": _ratio(tp + tn, len(positive)),
+        "accuracy": _ratio(tp + tn, len(y_true)),
     }
 
 
-def roc_auc(positive: np.ndarray, score: np.ndarray) -> float | None:
-    return None if one_sided(positive) else float(roc_auc_score(positive, score))
+def roc_auc(y_true: np.ndarray, y_score: np.ndarray) -> float | None:
+    """Area under the ROC curve; None unless both sides are present."""
+    return None if one_sided(y_true) else float(roc_auc_score(y_true, y_score))
 
 
-def pr_auc(positive: np.ndarray, score: np.ndarray) -> float | None:
-    """Average precision; None, as for the other two areas, unless both sides are present."""
-    return None if one_sided(positive) else float(average_precision_score(positive, score))
+def pr_auc(y_true: np.ndarray, y_score: np.ndarray) -> float | None:
+    """Average precision; None unless both sides are present, as for the other two areas."""
+    return None if one_sided(y_true) else float(average_precision_score(y_true, y_score))
 
 
-def partial_auc(positive: np.ndarray, score: np.ndarray, floor: float = SENSITIVITY_FLOOR) -> float | None:
-    """Area between the ROC curve and sensitivity ``floor``, as a share of the largest possible."""
-    if one_sided(positive):
+def partial_auc(y_true: np.ndarray, y_score: np.ndarray, floor: float = SENSITIVITY_FLOOR) -> float | None:
+    """Area between the ROC curve and sensitivity ``floor``, as a fraction of the largest possible."""
+    if one_sided(y_true):
         return None
-    fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
+    fpr, tpr, _ = roc_curve(y_true, y_score, drop_intermediate=False)
     above = int(np.searchsorted(tpr, floor))  # first point at or above the floor; tpr[0] is 0
-    share = (floor - tpr[above - 1]) / (tpr[above] - tpr[above - 1])
-    crossing = fpr[above - 1] + share * (fpr[above] - fpr[above - 1])
+    fraction = (floor - tpr[above - 1]) / (tpr[above] - tpr[above - 1])
+    crossing = fpr[above - 1] + fraction * (fpr[above] - fpr[above - 1])
     x, height = np.append(crossing, fpr[above:]), np.append(floor, tpr[above:]) - floor
     return float(np.trapezoid(height, x) / (1 - floor))
 
 
-def calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int, equal_mass: bool = False) -> float:
-    """Expected calibration error: ``confidence`` (N,) in [0, 1], ``hit`` (N,) bool."""
+def calibration_error(confidence: np.ndarray, outcome: np.ndarray, bins: int, equal_mass: bool = False) -> float:
+    """Expected calibration error: ``confidence`` (N,) in [0, 1] against how often ``outcome`` (N,) bool is true."""
     index = mass_bins(confidence, bins) if equal_mass else width_bins(confidence, bins)
-    return float(np.abs(np.bincount(index, weights=confidence - hit)).sum() / len(hit))
+    return float(np.abs(np.bincount(index, weights=confidence - outcome)).sum() / len(outcome))
 
 
 def width_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
@@ -185,7 +202,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def biopsy_subset(labels: np.ndarray, histology: np.ndarray) -> np.ndarray:
-    """(N,) bool: the melanomas and the benign images whose diagnosis histology confirmed."""
+    """(N,) bool: melanomas, and benign images whose diagnosis histology confirmed (``histology`` (N,) bool)."""
     return np.asarray((labels == MELANOMA) | (np.isin(labels, BENIGN) & histology))
 
 
@@ -200,19 +217,19 @@ def rounded(value: Any, decimals: int = 6) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _histology(labels: np.ndarray, score: np.ndarray, histology: np.ndarray) -> dict[str, Any]:
+def _biopsy_metrics(labels: np.ndarray, y_score: np.ndarray, histology: np.ndarray) -> dict[str, Any]:
     kept = biopsy_subset(labels, histology)
-    positive = labels[kept] == MELANOMA
-    return {"roc_auc": roc_auc(positive, score[kept]), "n_benign": int((~positive).sum())}
+    y_true = labels[kept] == MELANOMA
+    return {"roc_auc": roc_auc(y_true, y_score[kept]), "n_benign": int((~y_true).sum())}
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(confusion_matrix(labels, predicted, labels=range(len(CLASSES))))
 
 
-def one_sided(positive: np.ndarray) -> bool:
-    """Whether one of the two sides is missing, so that nothing can be ranked."""
-    return bool(positive.all() or not positive.any())
+def one_sided(y_true: np.ndarray) -> bool:
+    """Whether ``y_true`` (N,) bool lacks positives or negatives, so that no ranking metric is defined."""
+    return bool(y_true.all() or not y_true.any())
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -1,7 +1,9 @@
-"""How far one version of a model strays from another on the same images: the one place that says so.
+"""How far one version of a model deviates from another on the same images, and which limits it violates.
 
-Plain arrays of probabilities in, plain numbers out. What INT8 costs is measured as it would ship: each
-version with its own calibration and its own threshold, both fitted on val.
+Plain arrays of probabilities in, plain numbers out. The cost of INT8 is measured as deployed: each version has
+its own calibration and its own threshold, both fitted on val.
+
+Deliberately absent: intervals (``evaluation.comparison``) and the choice among candidates (``quantization``).
 """
 
 from collections.abc import Mapping
@@ -14,25 +16,29 @@ from dermdistill.metrics import calibration, metrics
 
 
 class Version(NamedTuple):
-    """Calibrated probabilities (N, 7) and the threshold of P(melanoma) at which this version refers."""
+    """One version of a model: calibrated probabilities (N, 7), and the threshold of P(melanoma) to refer a patient."""
 
     probabilities: np.ndarray
     threshold: float
 
     @property
-    def score(self) -> np.ndarray:
+    def y_score(self) -> np.ndarray:
         """(N,): P(melanoma)."""
         return self.probabilities[:, MELANOMA]
 
 
 def calibrated(labels: np.ndarray, raw: np.ndarray, sensitivity: float) -> Version:
-    """Calibrated on these images themselves; UserError if they hold no melanoma, or nothing else."""
+    """Fit calibration and threshold on these same images: ``labels`` (N,), ``raw`` (N, 7).
+
+    Raises:
+        UserError: if the images hold no melanoma, or nothing else.
+    """
     fitted = calibration.fit(labels, raw, sensitivity)
     return Version(fitted.apply(raw), fitted.thresholds["sensitivity"])
 
 
 def compare(reference: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Largest and mean |Δp| of two (N, 7), and the share of images with the same diagnosis."""
+    """Largest and mean |Δp| of two arrays (N, 7), and the proportion of images with the same diagnosis."""
     difference = np.abs(reference - other)
     return {
         "max_abs_dp": float(difference.max()),
@@ -42,53 +48,63 @@ def compare(reference: np.ndarray, other: np.ndarray) -> dict[str, float]:
 
 
 def cost(labels: np.ndarray, reference: Version, other: Version, bins: int) -> dict[str, float]:
-    """What ``other`` loses against ``reference`` on these images: as :func:`compare`, AUC, ECE, equal decisions."""
-    positive = labels == MELANOMA
-    auc = [metrics.roc_auc(positive, side.score) for side in (reference, other)]
+    """What ``other`` loses against ``reference`` on the images of ``labels`` (N,).
+
+    Returns:
+        The entries of :func:`compare`; melanoma AUC and ECE of ``other`` with their changes (NaN where undefined);
+        ``equal_decisions``, the proportion of images that both refer or both do not.
+    """
+    y_true = labels == MELANOMA
+    auc = [metrics.roc_auc(y_true, side.y_score) for side in (reference, other)]
     before, after = (np.nan if area is None else area for area in auc)
-    ece = [metrics.calibration_error(side.score, positive, bins) for side in (reference, other)]
-    called = [side.score >= side.threshold for side in (reference, other)]
+    ece = [metrics.calibration_error(side.y_score, y_true, bins) for side in (reference, other)]
+    y_pred = [side.y_score >= side.threshold for side in (reference, other)]
     return compare(reference.probabilities, other.probabilities) | {
         "auc": after,
         "auc_drop": before - after,
         "ece": ece[1],
         "ece_rise": ece[1] - ece[0],
-        "equal_decisions": float((called[0] == called[1]).mean()),
+        "equal_decisions": float((y_pred[0] == y_pred[1]).mean()),
     }
 
 
 def export_violations(
     row: Mapping[str, Any], max_dp: float, int8: Mapping[str, float], max_dp_unoptimised: float
 ) -> list[str]:
-    """Which limits one export crosses, in words.
+    """The limits that one exported format violates, as sentences.
 
     Args:
-        row: what the `export` stage measured of it; one with a ``cost`` is INT8.
+        row: what the stage `export` measured of the format; one with a ``cost`` is INT8.
         max_dp: largest |Δp| of a float format against PyTorch, at any batch size.
-        int8: limits of the cost; names that do not occur in it (bytes) are not its business.
-        max_dp_unoptimised: largest |Δp| between the optimised graph and the same graph run literally.
+        int8: limits of the cost; those of values that the cost does not hold (bytes) are ignored.
+        max_dp_unoptimised: largest |Δp| between the graph with and without the runtime's optimisations.
     """
     batches = {name: part for name, part in row.items() if name.startswith("batch_")}
     if "cost" not in row:
         return [
-            f"{name} {one}" for name, part in batches.items() for one in violations(part, {"max_max_abs_dp": max_dp})
+            f"{name} {violation}"
+            for name, part in batches.items()
+            for violation in violations(part, {"max_max_abs_dp": max_dp})
         ]
-    known = {name: limit for name, limit in int8.items() if name.partition("_")[2] in row["cost"]}
-    literal = row.get("optimisations_off", {"max_abs_dp": 0.0})
-    off = violations(literal, {"max_max_abs_dp": max_dp_unoptimised})
-    return violations(row["cost"], known) + [f"with optimisations off {one}" for one in off]
+    limits = {name: limit for name, limit in int8.items() if name.partition("_")[2] in row["cost"]}
+    unoptimised = row.get("optimisations_off", {"max_abs_dp": 0.0})
+    off = violations(unoptimised, {"max_max_abs_dp": max_dp_unoptimised})
+    return violations(row["cost"], limits) + [f"with optimisations off {violation}" for violation in off]
 
 
-def violations(found: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
-    """Which limits the numbers break, in words: ``min_x`` is a floor of ``x``, ``max_x`` its ceiling.
+def violations(measured: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+    """The limits that ``measured`` violates, as sentences; ``min_x`` is a floor of ``x``, ``max_x`` its ceiling.
 
-    NaN breaks any limit; a number that was not measured is a KeyError.
+    NaN violates any limit.
+
+    Raises:
+        KeyError: if a limited value was not measured.
     """
-    wrong = []
+    sentences = []
     for name, limit in limits.items():
         kind, _, key = name.partition("_")
-        value = found[key]
-        holds = value >= limit if kind == "min" else value <= limit
-        if not holds:
-            wrong.append(f"{key} {value:.4g} ({'needed' if kind == 'min' else 'allowed'} {limit:g})")
-    return wrong
+        value = measured[key]
+        satisfied = value >= limit if kind == "min" else value <= limit
+        if not satisfied:
+            sentences.append(f"{key} {value:.4g} ({'needed' if kind == 'min' else 'allowed'} {limit:g})")
+    return sentences

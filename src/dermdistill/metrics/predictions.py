@@ -1,9 +1,9 @@
-"""One model's probabilities for one set of images: the file that every published number comes from.
+"""Predictions files: one model's probabilities for one set of images. Every published number comes from them.
 
-A predictions file holds the *raw* softmax output (temperature 1), eight significant digits, sorted by
-image. Whoever reads one gets checked arrays in that same order, so two models of the same set can be
-compared row by row. Calibration is deliberately absent from the file: it is fitted later, on val, and
-can change without a model being run again.
+A file holds the *raw* softmax output (temperature 1) with eight significant digits, sorted by image. Reading
+checks the content and keeps the order, so two models of the same images can be compared row by row.
+
+Deliberately absent: calibration. It is fitted later, on val, and can change without running a model again.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SUM_TOLERANCE = 1e-4  # float32 softmax is far closer; percentages, logits and d
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """N images sorted by ``image_id``; make one with :func:`build` or :func:`read`, which check it."""
+    """Predictions for N images, sorted by ``image_id``. :func:`build` and :func:`read` make checked ones."""
 
     image_id: np.ndarray  # (N,) str
     lesion_id: np.ndarray  # (N,) str
@@ -36,23 +36,23 @@ class Predictions:
 
     @property
     def melanoma(self) -> np.ndarray:
-        """(N,) bool: the truth."""
+        """(N,) bool: whether the image shows a melanoma (y_true)."""
         return np.asarray(self.labels == MELANOMA)
 
     @property
     def p_melanoma(self) -> np.ndarray:
-        """(N,) float64: raw P(mel)."""
+        """(N,) float64: P(mel) (y_score)."""
         return self.probabilities[:, MELANOMA]
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of ``table`` (indexed by image_id) for these images, in their order.
 
         Raises:
-            UserError: if an image is not in the table's index, or stands there twice.
+            UserError: if an image is missing from the table's index, or the index repeats an image.
         """
-        twice = table.index[table.index.duplicated()]
-        if len(twice):
-            raise UserError(f"image {twice[0]} stands twice in the metadata table; rerun `prepare`")
+        repeated = table.index[table.index.duplicated()]
+        if len(repeated):
+            raise UserError(f"image {repeated[0]} stands twice in the metadata table; rerun `prepare`")
         missing = pd.Index(self.image_id).difference(table.index)
         if len(missing):
             raise UserError(f"image {missing[0]} is predicted but not in the metadata table; rerun `prepare`")
@@ -70,14 +70,16 @@ def build(
     probabilities: np.ndarray,
     source: str = "predictions",
 ) -> Predictions:
-    """Check and sort by image.
+    """Check the columns and sort them by image.
 
     Args:
+        image_id, lesion_id, dx: N values each; ``dx`` holds names of CLASSES.
         probabilities: (N, 7) in the order of CLASSES.
-        source: what an error message calls these predictions.
+        source: name of these predictions in error messages.
 
     Raises:
-        UserError: on no rows, empty or repeated ids, unknown diagnoses, and rows that are no distribution.
+        UserError: if there are no rows, an id is empty or repeated, a diagnosis is unknown, or probabilities are
+            not finite, outside 0 to 1 or do not sum to 1.
     """
     images, lesions, names = (np.asarray(column, dtype=str) for column in (image_id, lesion_id, dx))
     values = np.asarray(probabilities, dtype=np.float64)
@@ -110,17 +112,17 @@ def _check_distributions(images: np.ndarray, values: np.ndarray, source: str) ->
     inside = ((values >= 0) & (values <= 1)).all(axis=1)
     if not inside.all():
         raise UserError(f"{source}: {images[~inside][0]} has a probability outside 0 to 1; apply softmax")
-    off = np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE
-    if off.any():
-        total = values[off][0].sum()
-        raise UserError(f"{source}: the probabilities of image {images[off][0]} sum to {total:.6g}, not to 1")
+    deviates = np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE
+    if deviates.any():
+        total = values[deviates][0].sum()
+        raise UserError(f"{source}: the probabilities of image {images[deviates][0]} sum to {total:.6g}, not to 1")
 
 
 def read(path: str | Path) -> Predictions:
     """Read and check a predictions file; further columns are ignored.
 
     Raises:
-        UserError: if there is no such file, a column is missing, or :func:`build` refuses the content.
+        UserError: if the file or a column is missing, or :func:`build` refuses the content.
     """
     table = read_table(path)
     missing = [name for name in (*KEYS, *PROBABILITIES) if name not in table.columns]
@@ -141,7 +143,10 @@ def write(
     dx: Sequence[str] | np.ndarray,
     probabilities: np.ndarray,
 ) -> None:
-    """Check as :func:`build` does, then write; reading and writing again gives the same bytes."""
+    """Check as :func:`build` does, then write; arguments and errors as there.
+
+    Reading a file and writing it again gives the same bytes.
+    """
     checked = build(image_id, lesion_id, dx, probabilities, source=str(path))
     names = [CLASSES[label] for label in checked.labels]
     keys = pd.DataFrame({"image_id": checked.image_id, "lesion_id": checked.lesion_id, "dx": names})
@@ -159,13 +164,13 @@ def write_mean(path: str | Path, members: Sequence[Predictions]) -> None:
     write(path, first.image_id, first.lesion_id, np.array(CLASSES)[first.labels], mean)
 
 
-def replace(known: Predictions, probabilities: np.ndarray) -> Predictions:
+def replace(original: Predictions, probabilities: np.ndarray) -> Predictions:
     """The same images with other probabilities (N, 7), such as calibrated ones."""
-    return Predictions(known.image_id, known.lesion_id, known.labels, probabilities)
+    return Predictions(original.image_id, original.lesion_id, original.labels, probabilities)
 
 
 def require_same_images(first: Predictions, second: Predictions) -> None:
-    """Refuse to compare two models that did not see the same images with the same labels."""
+    """Raise UserError unless both hold the same images with the same lesions and labels."""
     same = np.array_equal(first.image_id, second.image_id) and np.array_equal(first.labels, second.labels)
     if not (same and np.array_equal(first.lesion_id, second.lesion_id)):
         raise UserError("the two predictions files differ in images, lesions or diagnoses; rerun both")

@@ -1,20 +1,20 @@
-"""Knowing when not to answer: deferring the least sure images, and sets of diagnoses that hold the truth.
+"""Selective prediction: deferral of the least confident images, and conformal sets of diagnoses.
 
-Two rules are fitted on val and judged on the holdout.
+Two rules are fitted on val and evaluated on the holdout.
 
-- **Deferral**: an image is answered if the largest of its seven probabilities reaches a threshold that keeps a
-  wanted share of val. The risk–coverage curve shows the error among the answered at every share; its area
-  (AURC: Geifman, Uziel, El-Yaniv, ICLR 2019) is 0 for a model that is never wrong, and ``excess_aurc`` is what an
-  oracle that defers its errors first would save. Images of equal confidence are answered together in part, as if
-  in random order, so the order of rows does not matter.
-- **Conformal sets** (split conformal with the score 1 − p(truth): Sadinle, Lei, Wasserman, JASA 114:223, 2019):
-  every diagnosis whose probability reaches 1 − q, with q the ⌈(n + 1)·coverage⌉-th smallest score of val. The
-  marginal rule has one q, the class-conditional one (Mondrian) a q per diagnosis; with too few val images of a
-  diagnosis its q is 1, so that it stands in every set. A set may be empty: nothing looks like anything known.
+- **Deferral**: an image is answered if the largest of its seven probabilities reaches a threshold. The threshold
+  is chosen so that a wanted proportion of val is answered. The risk–coverage curve gives the error among the answered
+  images at every coverage. Its area (AURC: Geifman, Uziel, El-Yaniv, ICLR 2019) is 0 for a model without errors.
+  ``excess_aurc`` subtracts the area of an oracle that defers its errors first. Images of equal confidence share
+  their errors evenly, the expectation over random orders, so the order of rows does not matter.
+- **Conformal sets** (split conformal with the nonconformity score 1 − p(label): Sadinle, Lei, Wasserman, JASA
+  114:223, 2019): the set holds every diagnosis whose probability reaches 1 − q, with q the ⌈(n + 1)·coverage⌉-th
+  smallest score of val. The marginal rule has one q; the class-conditional (Mondrian) rule has one per diagnosis.
+  A diagnosis with too few val images has q = 1 and is in every set. A set may be empty.
 
-The guarantee asks that val and holdout are exchangeable. Lesions are (the split is random by lesion), images of one
-lesion are not independent, and temperature and biases come from the same val: coverage is therefore measured.
-Absent on purpose: a rule fitted on what it is judged on, and randomised sets, which no reader could repeat.
+The guarantee requires that val and holdout are exchangeable. Lesions are, because the split is random by lesion.
+Images of one lesion are not independent, and temperature and biases are fitted on the same val. Coverage is therefore
+measured, not assumed. Deliberately absent: rules fitted on the evaluated images, and randomised sets.
 """
 
 import json
@@ -37,36 +37,37 @@ MARGIN = 1e-9  # 0.9 · 10 must not become 10 by rounding error
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """Fitted on val; stands in ``metrics/calibrate/<id>.json`` and inside the shipped file."""
+    """Rules fitted on val; stored in ``metrics/calibrate/<id>.json`` and in the metadata of the deployed model."""
 
-    coverage: float  # aimed at by the sets
+    coverage: float  # target of the sets
     marginal: float  # q
-    by_class: np.ndarray  # (7,) q of each diagnosis
-    keep: Mapping[str, float]  # wanted share of answered images → least confidence
+    by_class: np.ndarray  # (7,) q of each diagnosis, in the order of CLASSES
+    keep: Mapping[str, float]  # target proportion of answered images → least confidence
 
     def to_dict(self) -> dict[str, Any]:
+        """The content of the JSON file; :func:`from_dict` is the inverse."""
         by_class = dict(zip(CLASSES, self.by_class.tolist(), strict=True))
         quantiles = {"coverage": self.coverage, "marginal": self.marginal, "class_conditional": by_class}
         return {"conformal": quantiles, "keep": dict(self.keep)}
 
     def to_text(self) -> str:
-        """For the metadata of a model file."""
+        """JSON text for the metadata of a model file; :func:`from_text` is the inverse."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
 
 def from_dict(content: Mapping[str, Any], source: str) -> Rules:
-    """The opposite of :meth:`Rules.to_dict`; UserError if ``content`` is something else."""
+    """The inverse of :meth:`Rules.to_dict`; UserError, naming ``source``, if ``content`` is something else."""
     try:
         quantiles = content["conformal"]
         by_class = np.array([float(quantiles["class_conditional"][name]) for name in CLASSES])
-        keep = {str(share): float(value) for share, value in content["keep"].items()}
+        keep = {str(target): float(value) for target, value in content["keep"].items()}
         return Rules(float(quantiles["coverage"]), float(quantiles["marginal"]), by_class, keep)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{source} holds no rules for deferral and conformal sets; run `dvc repro`") from None
 
 
 def from_text(text: str, source: str) -> Rules:
-    """The opposite of :meth:`Rules.to_text`."""
+    """The inverse of :meth:`Rules.to_text`; errors as in :func:`from_dict`."""
     try:
         return from_dict(json.loads(text), source)
     except json.JSONDecodeError:
@@ -74,43 +75,60 @@ def from_text(text: str, source: str) -> Rules:
 
 
 def read(path: str | Path) -> Rules:
+    """Read ``metrics/calibrate/<id>.json``; UserError if it is missing or holds no rules."""
     return from_dict(read_json(path), str(path))
 
 
 def fit(labels: np.ndarray, calibrated: np.ndarray, coverage: float, keep: Sequence[float]) -> Rules:
-    """Quantiles and least confidences from val: ``labels`` (N,), ``calibrated`` (N, 7)."""
-    score = 1 - calibrated[np.arange(len(labels)), labels]
-    by_class = [quantile(score[labels == k], coverage) for k in range(len(CLASSES))]
+    """Fit quantiles and least confidences on val.
+
+    Args:
+        labels: (N,) int.
+        calibrated: (N, 7) probabilities.
+        coverage: target of the conformal sets, 0 to 1.
+        keep: target proportions of answered images.
+    """
+    scores = 1 - calibrated[np.arange(len(labels)), labels]
+    by_class = [quantile(scores[labels == k], coverage) for k in range(len(CLASSES))]
     confidence = np.sort(calibrated.max(axis=1))[::-1]
-    answered = {f"{share:g}": max(int(np.ceil(share * len(labels) - MARGIN)), 1) for share in keep}
-    least = {share: _down(confidence[count - 1]) for share, count in answered.items()}
-    return Rules(coverage, quantile(score, coverage), np.array(by_class), least)
+    counts = {f"{target:g}": max(int(np.ceil(target * len(labels) - MARGIN)), 1) for target in keep}
+    least = {target: _down(confidence[count - 1]) for target, count in counts.items()}
+    return Rules(coverage, quantile(scores, coverage), np.array(by_class), least)
 
 
-def quantile(score: np.ndarray, coverage: float) -> float:
-    """The ⌈(n + 1)·coverage⌉-th smallest score, rounded up; 1 if there are too few."""
-    rank = int(np.ceil((len(score) + 1) * coverage - MARGIN))
-    return 1.0 if rank > len(score) else min(round(np.ceil(np.sort(score)[rank - 1] * 1e6 + 0.5) / 1e6, DECIMALS), 1.0)
+def quantile(scores: np.ndarray, coverage: float) -> float:
+    """The ⌈(n + 1)·coverage⌉-th smallest of ``scores`` (n,), rounded up to six decimals; 1 if n is too small."""
+    rank = int(np.ceil((len(scores) + 1) * coverage - MARGIN))
+    if rank > len(scores):
+        return 1.0
+    return min(round(np.ceil(np.sort(scores)[rank - 1] * 1e6 + 0.5) / 1e6, DECIMALS), 1.0)
 
 
 def sets(calibrated: np.ndarray, quantiles: float | np.ndarray) -> np.ndarray:
-    """(N, 7) bool: whether each diagnosis is in the set; ``quantiles`` is one q or (7,)."""
+    """(N, 7) bool: whether each diagnosis is in the set; ``calibrated`` (N, 7), ``quantiles`` one q or (7,)."""
     return np.asarray(1 - calibrated <= quantiles)
 
 
 def measure(labels: np.ndarray, calibrated: np.ndarray, threshold: float, rules: Rules) -> dict[str, Any]:
-    """Section "selective" of a metrics file; ``threshold`` is that of the operating point that ships."""
+    """The section "selective" of a metrics file.
+
+    Args:
+        labels: (N,) int.
+        calibrated: (N, 7) probabilities.
+        threshold: of P(mel) at the deployed operating point.
+        rules: fitted on val.
+    """
     wrong = calibrated.argmax(axis=1) != labels
     confidence = calibrated.max(axis=1)
     curve = risk(confidence, wrong)
-    best = risk(-wrong.astype(float), wrong)
-    called = calibrated[:, MELANOMA] >= threshold
+    oracle = risk(-wrong.astype(float), wrong)
+    y_pred = calibrated[:, MELANOMA] >= threshold
     return {
         "aurc": float(curve.mean()),
-        "excess_aurc": float(curve.mean() - best.mean()),
+        "excess_aurc": float(curve.mean() - oracle.mean()),
         "keep": {
-            share: {"least_confidence": least} | answered(labels, called, wrong, confidence >= least)
-            for share, least in rules.keep.items()
+            target: {"least_confidence": least} | answered(labels, y_pred, wrong, confidence >= least)
+            for target, least in rules.keep.items()
         },
         "conformal": {"coverage_aimed_at": rules.coverage}
         | {
@@ -121,53 +139,65 @@ def measure(labels: np.ndarray, calibrated: np.ndarray, threshold: float, rules:
 
 
 def risk(confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """(N,) the share of errors among the i + 1 surest images, expected over the order of equals."""
+    """(N,) float: at i, the error rate among the i + 1 most confident images.
+
+    Args:
+        confidence: (N,); images of equal confidence share their errors evenly.
+        wrong: (N,) bool.
+    """
     values, index, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
     errors = np.bincount(index, weights=wrong, minlength=len(values))
-    per_image = np.repeat(errors / sizes, sizes)  # equals share their errors evenly
+    per_image = np.repeat(errors / sizes, sizes)
     return np.asarray(per_image.cumsum() / np.arange(1, len(wrong) + 1))
 
 
 def risk_coverage(labels: np.ndarray, calibrated: np.ndarray) -> pd.DataFrame:
-    """The curve at every half per cent of answered images: ``coverage, risk``."""
+    """The risk–coverage curve at every half per cent of coverage: columns ``coverage, risk``."""
     curve = risk(calibrated.max(axis=1), calibrated.argmax(axis=1) != labels)
     count = np.unique(np.ceil(np.arange(1, 201) / 200 * len(labels) - MARGIN).astype(int))
     return pd.DataFrame({"coverage": count / len(labels), "risk": curve[count - 1]})
 
 
-def answered(labels: np.ndarray, called: np.ndarray, wrong: np.ndarray, kept: np.ndarray) -> dict[str, float | None]:
-    """What is deferred, and how the model does on the rest; all (N,), the last three bool."""
-    positive = labels == MELANOMA
-    point = operating_point(positive[kept], called[kept])
+def answered(labels: np.ndarray, y_pred: np.ndarray, wrong: np.ndarray, kept: np.ndarray) -> dict[str, float | None]:
+    """What is deferred, and the metrics of the images ``kept``; all (N,), the last three bool."""
+    y_true = labels == MELANOMA
+    point = operating_point(y_true[kept], y_pred[kept])
     return {
         "answered": float(kept.mean()),
-        "melanomas_deferred": float((~kept)[positive].mean()) if positive.any() else None,
-        "accuracy": float((~wrong)[kept].mean()) if kept.any() else None,
+        "melanomas_deferred": _mean(~kept, y_true),
+        "accuracy": _mean(~wrong, kept),
         "sensitivity": point["sensitivity"],
         "specificity": point["specificity"],
     }
 
 
 def sets_summary(labels: np.ndarray, calibrated: np.ndarray, inside: np.ndarray) -> dict[str, Any]:
-    """Coverage in all and by diagnosis, size, and what is left if only sets of one diagnosis are answered."""
-    hit, size, positive = inside[np.arange(len(labels)), labels], inside.sum(axis=1), labels == MELANOMA
+    """Coverage, by diagnosis too, and size of the sets; and the metrics if only sets of one diagnosis are answered.
+
+    Args: ``labels`` (N,), ``calibrated`` (N, 7), ``inside`` (N, 7) bool from :func:`sets`.
+    """
+    covered, size, y_true = inside[np.arange(len(labels)), labels], inside.sum(axis=1), labels == MELANOMA
     single = size == 1
-    by_class = {name: float(hit[labels == k].mean()) if (labels == k).any() else None for k, name in enumerate(CLASSES)}
     ruled_out = ~inside[:, MELANOMA]
     return {
-        "coverage": float(hit.mean()),
-        "coverage_by_class": by_class,
+        "coverage": float(covered.mean()),
+        "coverage_by_class": {name: _mean(covered, labels == k) for k, name in enumerate(CLASSES)},
         "mean_size": float(size.mean()),
         "sizes": [float((size == n).mean()) for n in range(len(CLASSES) + 1)],
         "answered": float(single.mean()),  # sets of one diagnosis; the others are deferred
-        "melanomas_deferred": float((~single)[positive].mean()) if positive.any() else None,
-        "accuracy": float(hit[single].mean()) if single.any() else None,
-        "sensitivity": float(hit[single & positive].mean()) if (single & positive).any() else None,
+        "melanomas_deferred": _mean(~single, y_true),
+        "accuracy": _mean(covered, single),
+        "sensitivity": _mean(covered, single & y_true),
         "melanoma_ruled_out": float(ruled_out.mean()),
-        "melanomas_ruled_out": float(ruled_out[positive].mean()) if positive.any() else None,
+        "melanomas_ruled_out": _mean(ruled_out, y_true),
     }
 
 
+def _mean(event: np.ndarray, among: np.ndarray) -> float | None:
+    """Proportion of ``among`` (N,) bool for which ``event`` (N,) bool is true; None of no image."""
+    return float(event[among].mean()) if among.any() else None
+
+
 def _down(confidence: float) -> float:
-    """Six decimals with a margin for float32 noise, so that the image it was read from is answered elsewhere too."""
+    """Round down to six decimals with a margin for float32 noise, so that the image is answered elsewhere too."""
     return max(round(float(np.floor(confidence * 1e6 - 0.5) / 1e6), DECIMALS), 0.0)

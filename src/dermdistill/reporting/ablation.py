@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dermdistill.core.files import read_json, write_json, write_text
-from dermdistill.evaluation import bootstrap, comparison, fidelity
+from dermdistill.evaluation import bootstrap, comparison, fidelity, weighted_metrics
 from dermdistill.metrics import predictions
 from dermdistill.metrics.metrics import rounded
 from dermdistill.params import Params
@@ -92,13 +92,13 @@ def rank(root: Path, settings: Params, names: list[str], shared: dict[str, Any])
     return found | {"rows": rounded([row(name) for name in order])}
 
 
-def _metrics(known: predictions.Predictions) -> dict[str, bootstrap.Metric]:
+def _metrics(known: predictions.Predictions) -> dict[str, weighted_metrics.Metric]:
     predicted = known.probabilities.argmax(axis=1)
     return {
-        AUC: bootstrap.roc_auc(known.melanoma, known.p_melanoma),
-        "PR-AUC": bootstrap.pr_auc(known.melanoma, known.p_melanoma),
-        "balanced accuracy": bootstrap.balanced_accuracy(known.labels, predicted),
-        "macro-F1": bootstrap.macro_f1(known.labels, predicted),
+        AUC: weighted_metrics.roc_auc(known.melanoma, known.p_melanoma),
+        "PR-AUC": weighted_metrics.pr_auc(known.melanoma, known.p_melanoma),
+        "balanced accuracy": weighted_metrics.balanced_accuracy(known.labels, predicted),
+        "macro-F1": weighted_metrics.macro_f1(known.labels, predicted),
     }
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.evaluation import errors
-from dermdistill.evaluation.cases import Judged
+from dermdistill.evaluation.cases import Evaluated
 from dermdistill.reporting import error_plots
 
 CONFUSION = "Rows: the diagnosis on record, each summing to 100 %. Numbers: images and their share of the row."
@@ -43,16 +43,16 @@ FIGURES = {  # name → title, what it shows, what to make of it
 }
 
 
-def draw(judged: Mapping[str, Judged], change: pd.DataFrame) -> dict[str, Figure]:
+def draw(judged: Mapping[str, Evaluated], change: pd.DataFrame) -> dict[str, Figure]:
     """Every figure of ``plots/errors``, by the names of :data:`FIGURES`."""
-    tables = {role: errors.confusion(one.known.labels, one.predicted) for role, one in judged.items()}
+    tables = {role: errors.confusion(one.predictions.labels, one.predicted) for role, one in judged.items()}
     found = {
         f"confusion_{role}": error_plots.confusion(
             table["count"].to_numpy().reshape(len(CLASSES), -1).tolist(), CLASSES, f"{judged[role].model}, holdout"
         )
         for role, table in tables.items()
     }
-    sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.known.labels) for one in judged.values()}
+    sure = {one.model: (one.calibrated.max(axis=1), one.predicted == one.predictions.labels) for one in judged.values()}
     teacher = judged["teacher"]
     for role in ("student", "int8"):
         one = judged[role]
@@ -60,6 +60,6 @@ def draw(judged: Mapping[str, Judged], change: pd.DataFrame) -> dict[str, Figure
         title = f"{one.model} − {teacher.model}, percentage points"
         found[f"confusion_difference_{role}"] = error_plots.confusion_difference(gap, CLASSES, title)
         a, b = ((side.model, side.p_melanoma, side.threshold) for side in (teacher, one))
-        found[f"agreement_{role}"] = error_plots.agreement(a, b, teacher.known.melanoma, "Each image, holdout")
+        found[f"agreement_{role}"] = error_plots.agreement(a, b, teacher.predictions.melanoma, "Each image, holdout")
     found["per_class"] = error_plots.per_class(change, "F1 by diagnosis, holdout")
     return found | {"confidence": error_plots.confidence(sure, "How sure the models are, holdout")}

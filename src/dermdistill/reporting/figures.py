@@ -73,7 +73,7 @@ def _use(root: Path, results: Results) -> list[Drawn]:
 def _robustness(results: Results) -> Drawn:
     found = results.robustness
     rows = {model: protocol_tables.rows_of(found, model) for model in found}
-    names = list(next(iter(found.values()))["cells"])
+    names = list(next(iter(found.values()))["conditions"])
     drops = ", ".join(f"{model} {number(one['mean_drop']['roc_auc']['drop'])}" for model, one in found.items())
     figure = model_plots.heat(rows, names)
     alt = f"Melanoma AUC by corruption and severity; mean drop against clean: {drops}."

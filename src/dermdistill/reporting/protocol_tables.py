@@ -136,7 +136,7 @@ def maps_summary(compared: Metrics) -> Table:
 
 def slices_table(model: str, metrics: Metrics) -> Table:
     rows = []
-    for row in lookup(metrics, "slices")["rows"]:
+    for row in lookup(metrics, "subgroups")["rows"]:
         shown = [Cell(row["group"]), Cell(row["name"], prose=True), Cell(f"{row['melanoma']:,} / {row['others']:,}")]
         for key in ("roc_auc", "sensitivity", "specificity"):
             few = row[key] is None
@@ -153,7 +153,7 @@ def worst_sentences(metrics: Metrics) -> list[str]:
     """The slices that a reader should look at first; named after looking at all, so somewhat unlucky ones."""
     found = []
     for key, among in (("worst", "all slices"), ("worst_of_patients", "the slices by sex, age and site")):
-        row = lookup(metrics, f"slices.{key}")
+        row = lookup(metrics, f"subgroups.{key}")
         if row is not None:
             interval = bounds(row["roc_auc_interval"])
             text = f"Of {among} the lowest AUC is in “{row['group']}: {row['name']}”: {number(row['roc_auc'])}"
@@ -238,15 +238,16 @@ def robustness_tables(results: Mapping[str, Metrics], mirrored: bool) -> list[Ta
         lost = [Cell(number(one["drop"]), bounds(one["interval"])) for one in means]
         mean_rows.append([Cell(model), clean[0], lost[0], clean[1], lost[1], Cell(percent(found["least_moved"]))])
     first = next(iter(results.values()))
-    for name in first["cells"]:
+    for name in first["conditions"]:
         pairs = [found["drop_by_corruption"][name] for found in results.values()]
         drops = [pair[figure] for figure in ("roc_auc", "macro_f1") for pair in pairs]
         by_rows.append([Cell(name), *(Cell(number(drop)) for drop in drops)])
     n = first["n"]
     caption = (
         f"{n['images']:,} images of the holdout ({n['melanoma']:,} melanomas), clean and corrupted in "
-        f"{len(first['cells'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % interval "
-        "over lesions. Last column: the share of images whose probabilities even the mildest cell moved by over 1 %."
+        f"{len(first['conditions'])} ways at five severities. Mean drop: clean minus the mean over all cells, 95 % "
+        "interval over lesions. Last column: the share of images whose probabilities even the mildest cell moved by "
+        "over 1 %."
     )
     if mirrored:
         caption += (
@@ -264,4 +265,4 @@ def robustness_tables(results: Mapping[str, Metrics], mirrored: bool) -> list[Ta
 def rows_of(found: Mapping[str, Any], model: str) -> list[list[float | None]]:
     """AUC by corruption (rows) and severity (columns, clean first) of one model, for the heat map."""
     clean = found[model]["clean"]["roc_auc"]
-    return [[clean, *(cell["roc_auc"] for cell in row.values())] for row in found[model]["cells"].values()]
+    return [[clean, *(cell["roc_auc"] for cell in row.values())] for row in found[model]["conditions"].values()]
