@@ -1,4 +1,4 @@
-"""How split and audit grow: synthetic rows and fingerprints at 10 k, 100 k and 1 M, time and peak memory.
+"""How split and audit grow: synthetic rows and image hashes at 10 k, 100 k and 1 M, time and peak memory.
 
     python -m benchmarks.data_scale [ROWS …]     # default: 10000 100000 1000000; writes results/data_scale.json
 
