@@ -259,7 +259,7 @@ class Params(Block):
 
     def corrupted_ids(self) -> list[str]:
         """The networks that are tried on corrupted images: teacher, or teachers, student and the file that ships."""
-        return ["teacher_ensemble", f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
+        return [self.teacher_id, f"student_{self.ship.student}_s{self.ship.seed}", self.shipped]
 
     def baseline_ids(self) -> list[str]:
         """The classical models that stand beside the networks."""

@@ -57,7 +57,7 @@ def measure(
     if rules is not None:
         result["selective"] = selective.measure(labels, calibrated, shipped, rules)
         headline |= _coverage(labels, calibrated, rules)
-    result["slices"] = subgroups.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
+    result["subgroups"] = subgroups.measure(labels, lesions, score, shipped, shown, settings.slice_minimum, *numbers)
     result["intervals"] = bootstrap.intervals(headline, lesions, *numbers)
     rounded: dict[str, Any] = metrics.rounded(result)
     return rounded

@@ -35,7 +35,7 @@ def of_model(root: str | Path, model: str, images: int, resamples: int, seed: in
         UserError: if a file is missing, or the corrupted images or their clean probabilities are not the holdout's;
             the latter not of a teacher, who is asked once here, and about mirror images too where it is judged.
     """
-    name, root = f"predictions/robustness/{model}.npz", Path(root)
+    name, root = f"predictions/corrupted/{model}.npz", Path(root)
     found = corrupted.read(root / name)
     holdout = predictions.read(root / f"predictions/holdout/{model}.csv")
     chosen = corrupted.choose(holdout.labels, images, seed)

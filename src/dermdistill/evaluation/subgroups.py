@@ -7,7 +7,7 @@ slice is "too few". The worst slice is named, and is worse by chance than a slic
 interval is not corrected for having looked at them all.
 
 Skin tone is absent because HAM10000 does not record it; no figure here says anything about it. Source of the traits:
-``data/traits.csv``, written from the metadata table; ``dx_type`` from the split. None of them is ever an input.
+``data/patient_metadata.csv``, from the metadata table; ``dx_type`` from the split. None of them is ever an input.
 """
 
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ class Slice(NamedTuple):
 def read(root: str | Path, part: str) -> pd.DataFrame:
     """``dx_type, sex, age, localization`` by image_id, as text, of one part of the split."""
     folder = Path(root) / "data"
-    split, traits = read_table(folder / f"splits/{part}.csv"), read_table(folder / "traits.csv")
+    split, traits = read_table(folder / f"splits/{part}.csv"), read_table(folder / "patient_metadata.csv")
     try:
         split = split[["image_id", "dx_type"]]
         table = split.merge(traits[["image_id", *TRAITS]], on="image_id", how="left", validate="1:1")
     except KeyError as error:
-        raise UserError(f"data/splits/{part}.csv or data/traits.csv lacks {error}; run `dvc repro`") from None
+        raise UserError(f"data/splits/{part}.csv or data/patient_metadata.csv lacks {error}; run `dvc repro`") from None
     return table.fillna("").set_index("image_id")
 
 
