@@ -1,11 +1,10 @@
-"""Teacher, student and shipped file on the same holdout images: where they part, and on which pictures.
+"""Teacher, student and deployed model on the same holdout images: how often and on which images they disagree.
 
-The pair that decides which picture is shown is teacher against *shipped file*, since that is what a user
-holds; the student stands between them and tells whether distillation or quantization made the difference.
-"A" is the teacher, "B" the file, as in ``evaluation.errors``. Probabilities are calibrated, decisions on
-melanoma are taken at each model's own shipped threshold.
+Which image is shown is decided by the teacher and the *deployed* model, since a user has the latter; the student's
+answers tell whether distillation or quantization made the difference. "A" is the teacher, "B" the deployed model, as in
+``evaluation.errors``. Probabilities are calibrated, decisions on melanoma use each model's own deployed threshold.
 
-Deliberately absent: where in a picture a network looked; that needs the network itself (stage ``explain``).
+Deliberately absent: where in an image a network looks; that needs the network itself (stage ``explain``).
 """
 
 from collections.abc import Mapping
@@ -18,136 +17,132 @@ import pandas as pd
 from scipy.special import rel_entr
 
 from dermdistill.core.classes import CLASSES, MELANOMA
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError
 from dermdistill.evaluation import errors
 from dermdistill.metrics import calibration, predictions
+from dermdistill.metrics.predictions import Predictions
 from dermdistill.params import Params
 
 LEAST = "least_likely_melanoma"
-KINDS = {
-    LEAST: (
-        "Melanomas the shipped file finds least likely",
-        "Lowest probability first; below its threshold it misses them.",
-    ),
-    "missed_melanoma": ("Melanomas missed by both", "Both stay below their thresholds; lowest probability first."),
-    "false_alarm": ("False alarms of both", "Not melanoma, yet both are above their thresholds; highest first."),
-    "only_a": ("Only the teacher is right", "Of the seven diagnoses; largest lead of the teacher first."),
-    "only_b": ("Only the shipped file is right", "Of the seven diagnoses; largest lead of the shipped file first."),
-    "both_wrong": ("Both give a wrong diagnosis", "Least probability left for the diagnosis on record first."),
-    "high_confidence": ("Wrong and sure of it", "At least one is wrong with high probability; surest first."),
-    "challenging": ("Hard, but at least one is right", "Least probability for the diagnosis on record first."),
-    "easy": ("Easy: both are right", "Highest probability for the diagnosis on record first."),
-}
+KINDS = (LEAST, "missed_melanoma", "false_alarm", "only_a", "only_b", "both_wrong", "high_confidence", "challenging",
+         "easy")  # fmt: skip
 
 
-class Judged(NamedTuple):
-    """A model's calibrated view of the holdout."""
+class Evaluated(NamedTuple):
+    """A model's calibrated predictions on the holdout."""
 
     model: str
-    known: predictions.Predictions
+    predictions: Predictions
     calibrated: np.ndarray  # (N, 7)
-    threshold: float  # of the operating point that ships
+    threshold: float  # of the deployed operating point
 
     @property
     def p_melanoma(self) -> np.ndarray:
         return self.calibrated[:, MELANOMA]
 
     @property
-    def called(self) -> np.ndarray:
+    def flagged(self) -> np.ndarray:
         """(N,) bool: flagged as melanoma."""
         return self.p_melanoma >= self.threshold
 
     @property
-    def predicted(self) -> np.ndarray:
+    def diagnosis(self) -> np.ndarray:
         """(N,) int: the most probable class."""
         return self.calibrated.argmax(axis=1)
 
 
 def roles(settings: Params) -> dict[str, str]:
-    """Ids of the four models the story is about: teacher, student, its control, and the file that ships."""
-    suffix = f"{settings.ship.student}_s{settings.ship.seed}"
+    """Ids of the four models the report is about: teacher, student, its control, and the deployed INT8 model."""
+    student = ModelId("student", settings.ship.student, settings.ship.seed)
     return {
         "teacher": settings.teacher_id,
-        "student": f"student_{suffix}",
-        "control": f"control_{suffix}",
+        "student": str(student),
+        "control": str(student.of_kind("control")),
         "int8": settings.shipped,
     }
 
 
-def judge(root: str | Path, models: Mapping[str, str]) -> dict[str, Judged]:
+def evaluate(root: str | Path, models: Mapping[str, str]) -> dict[str, Evaluated]:
     """Role → model's holdout predictions, calibrated; UserError unless all are of the same images."""
-    found: dict[str, Judged] = {}
+    evaluated: dict[str, Evaluated] = {}
     for role, model in models.items():
-        known = predictions.read(Path(root) / f"predictions/holdout/{model}.csv")
+        raw = predictions.read(Path(root) / f"predictions/holdout/{model}.csv")
         fitted = calibration.read(Path(root) / f"metrics/calibrate/{model}.json")
-        found[role] = Judged(model, known, fitted.apply(known.probabilities), fitted.thresholds["sensitivity"])
-        predictions.require_same_images(next(iter(found.values())).known, known)
-    return found
+        evaluated[role] = Evaluated(model, raw, fitted.apply(raw.probabilities), fitted.thresholds["sensitivity"])
+        predictions.require_same_images(next(iter(evaluated.values())).predictions, raw)
+    return evaluated
 
 
-def agreement(judged: Mapping[str, Judged], high_confidence: float) -> dict[str, Any]:
-    """The content of ``metrics/analyze_errors.json``: every pair of roles in three views.
+def agreement(evaluated: Mapping[str, Evaluated], high_confidence: float) -> dict[str, Any]:
+    """The content of ``metrics/analyze_errors.json``: every pair of roles, compared in three ways.
 
-    ``melanoma``: flagged or not, each model at its own shipped threshold; ``melanoma_diagnosed``: is melanoma the
+    ``melanoma``: flagged or not, each model at its own deployed threshold; ``melanoma_diagnosed``: is melanoma the
     likeliest of the seven, as studies without an operating point count; ``diagnosis``: the likeliest of the seven.
     """
     views: dict[str, dict[str, Any]] = {"melanoma": {}, "melanoma_diagnosed": {}, "diagnosis": {}}
-    for a, b in combinations(judged, 2):
-        one, two, known, pair = judged[a], judged[b], judged[a].known, f"{a}_{b}"
-        views["melanoma"][pair] = errors.melanoma_agreement(known.melanoma, one.called, two.called)
-        likeliest = (one.predicted == MELANOMA, two.predicted == MELANOMA)
-        views["melanoma_diagnosed"][pair] = errors.melanoma_agreement(known.melanoma, *likeliest)
-        fidelity = float(rel_entr(one.calibrated, two.calibrated).sum(axis=1).mean())
-        counts = errors.diagnosis_agreement(known.labels, one.predicted, two.predicted)
-        views["diagnosis"][pair] = counts | {"mean_kl": fidelity}
+    for a, b in combinations(evaluated, 2):
+        one, two, holdout, pair = evaluated[a], evaluated[b], evaluated[a].predictions, f"{a}_{b}"
+        views["melanoma"][pair] = errors.melanoma_agreement(holdout.melanoma, one.flagged, two.flagged)
+        likeliest = (one.diagnosis == MELANOMA, two.diagnosis == MELANOMA)
+        views["melanoma_diagnosed"][pair] = errors.melanoma_agreement(holdout.melanoma, *likeliest)
+        kl = float(rel_entr(one.calibrated, two.calibrated).sum(axis=1).mean())
+        counts = errors.diagnosis_agreement(holdout.labels, one.diagnosis, two.diagnosis)
+        views["diagnosis"][pair] = counts | {"mean_kl": kl}
     sure = {
-        role: len(errors.high_confidence_errors(one.known.image_id, one.known.labels, one.calibrated, high_confidence))
-        for role, one in judged.items()
+        role: len(
+            errors.high_confidence_errors(
+                one.predictions.image_id, one.predictions.labels, one.calibrated, high_confidence
+            )
+        )
+        for role, one in evaluated.items()
     }
-    models = {role: one.model for role, one in judged.items()}
+    models = {role: one.model for role, one in evaluated.items()}
     return {"models": models, **views, "high_confidence_errors": {"at_least": high_confidence} | sure}
 
 
-def confusions(judged: Mapping[str, Judged]) -> pd.DataFrame:
+def confusions(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
     """``model, actual, predicted, count, share`` of every role, one below the other."""
-    found = [errors.confusion(one.known.labels, one.predicted).assign(model=one.model) for one in judged.values()]
-    return pd.concat(found, ignore_index=True)[["model", "actual", "predicted", "count", "share"]]
+    tables = [
+        errors.confusion(one.predictions.labels, one.diagnosis).assign(model=one.model) for one in evaluated.values()
+    ]
+    return pd.concat(tables, ignore_index=True)[["model", "actual", "predicted", "count", "share"]]
 
 
-def per_class(judged: Mapping[str, Judged]) -> pd.DataFrame:
-    """Change per diagnosis from the teacher to the student and to the shipped file."""
-    a = judged["teacher"]
+def per_class(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
+    """Change per diagnosis from the teacher to the student and to the deployed model."""
+    a = evaluated["teacher"]
     pairs = [
-        (judged[role], errors.per_class_change(a.known.labels, a.predicted, judged[role].predicted))
+        (evaluated[role], errors.per_class_change(a.predictions.labels, a.diagnosis, evaluated[role].diagnosis))
         for role in ("student", "int8")
     ]
     return pd.concat([table.assign(model_a=a.model, model_b=b.model) for b, table in pairs], ignore_index=True)
 
 
-def pick(judged: Mapping[str, Judged], high_confidence: float, count: int) -> pd.DataFrame:
+def pick(evaluated: Mapping[str, Evaluated], high_confidence: float, count: int) -> pd.DataFrame:
     """Up to ``count`` images of each kind, the most telling first: ``kind, image_id, dx, p_mel_…, diagnosis_…``."""
-    a, b = judged["teacher"], judged["int8"]
-    known = a.known
+    a, b = evaluated["teacher"], evaluated["int8"]
+    holdout = a.predictions
     both = a.p_melanoma + b.p_melanoma
-    missed = known.melanoma & ~a.called & ~b.called
-    alarms = ~known.melanoma & a.called & b.called
+    missed = holdout.melanoma & ~a.flagged & ~b.flagged
+    alarms = ~holdout.melanoma & a.flagged & b.flagged
     kinds = {
-        LEAST: errors.ranked(known.image_id, known.melanoma, b.p_melanoma),
-        "missed_melanoma": errors.ranked(known.image_id, missed, both),
-        "false_alarm": errors.ranked(known.image_id, alarms, -both),
+        LEAST: errors.ranked(holdout.image_id, holdout.melanoma, b.p_melanoma),
+        "missed_melanoma": errors.ranked(holdout.image_id, missed, both),
+        "false_alarm": errors.ranked(holdout.image_id, alarms, -both),
     }
-    kinds |= errors.cases(known.image_id, known.labels, a.calibrated, b.calibrated, high_confidence)
+    kinds |= errors.cases(holdout.image_id, holdout.labels, a.calibrated, b.calibrated, high_confidence)
     rows = [(kind, image) for kind in KINDS for image in kinds[kind][:count]]
     table = pd.DataFrame(rows, columns=["kind", "image_id"])
-    return table.merge(_views(judged), on="image_id", how="left")
+    return table.merge(_views(evaluated), on="image_id", how="left")
 
 
-def _views(judged: Mapping[str, Judged]) -> pd.DataFrame:
-    known, names = judged["teacher"].known, np.array(CLASSES)
-    table = pd.DataFrame({"image_id": known.image_id, "dx": names[known.labels]})
-    for role, one in judged.items():
+def _views(evaluated: Mapping[str, Evaluated]) -> pd.DataFrame:
+    holdout, names = evaluated["teacher"].predictions, np.array(CLASSES)
+    table = pd.DataFrame({"image_id": holdout.image_id, "dx": names[holdout.labels]})
+    for role, one in evaluated.items():
         table[f"p_mel_{role}"] = one.p_melanoma
-        table[f"diagnosis_{role}"] = names[one.predicted]
+        table[f"diagnosis_{role}"] = names[one.diagnosis]
     return table
 
 
