@@ -1,4 +1,4 @@
-"""Where teacher, student and shipped file part on the holdout: counts, per-class change, cases, pictures."""
+"""Where teacher, student and deployed model disagree on the holdout: counts, per-class change, cases, pictures."""
 
 import sys
 
@@ -10,7 +10,7 @@ from dermdistill.core.files import atomic, read_table, write_json
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import cases
 from dermdistill.metrics.metrics import rounded
-from dermdistill.reporting import error_figures, plots
+from dermdistill.reporting import error_figures, panels, style
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 
@@ -19,13 +19,17 @@ def main() -> None:
     settings = params.load()
     high, count = settings.analyze_errors.high_confidence, settings.analyze_errors.panel_images
     models = cases.roles(settings)
-    judged = cases.judge(".", {role: models[role] for role in ("teacher", "student", "int8")})
-    write_json("metrics/analyze_errors.json", rounded(cases.agreement(judged, high)))
-    change, confusion, picked = cases.per_class(judged), cases.confusions(judged), cases.pick(judged, high, count)
+    evaluated = cases.evaluate(".", {role: models[role] for role in ("teacher", "student", "int8")})
+    write_json("metrics/analyze_errors.json", rounded(cases.agreement(evaluated, high)))
+    change, confusion, picked = (
+        cases.per_class(evaluated),
+        cases.confusions(evaluated),
+        cases.pick(evaluated, high, count),
+    )
     for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
         write_csv(name, table)
-    for name, figure in error_figures.draw(judged, change).items():
-        plots.save(figure, f"{PLOTS}/{name}.png")
+    for name, figure in error_figures.draw(evaluated, change).items():
+        style.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
 
@@ -42,8 +46,10 @@ def write_panels(picked: pd.DataFrame) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
     for kind, rows in picked.groupby("kind"):
-        shown = cases.pictures(rows, images, image_ids)
-        plots.save(plots.panel([image for image, _ in shown], [text for _, text in shown]), f"{PANELS}/{kind}.png")
+        pictures = cases.pictures(rows, images, image_ids)
+        style.save(
+            panels.panel([image for image, _ in pictures], [text for _, text in pictures]), f"{PANELS}/{kind}.png"
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ NARROWER = {
     "training/losses.py": LEAVES,
     "splitting/splits.py": LEAVES,
     "metrics/metrics.py": {"classes", "errors"},
-    "reporting/plots.py": LEAVES,
+    "reporting/style.py": LEAVES,
 }
 HEAVY = {
     "cv2": {"data"},

@@ -69,7 +69,7 @@ CHANGES = {
     "evaluate.bins": 5,
     "run.teachers": ["lite0", "lite2", "lite1"],
 }
-FILES = ("src/dermdistill/training/loop.py", "src/dermdistill/reporting/plots.py")
+FILES = ("src/dermdistill/training/loop.py", "src/dermdistill/reporting/style.py")
 
 
 @pytest.fixture(scope="module")

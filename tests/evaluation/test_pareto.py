@@ -1,18 +1,21 @@
-"""The frontier holds exactly what nothing beats, and the figure shows every model."""
+"""The frontier holds exactly what nothing beats, and the figures show every model."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 
+from dermdistill import params
 from dermdistill.errors import UserError
-from dermdistill.reporting import pareto, plots
+from dermdistill.evaluation import pareto
+from dermdistill.reporting import model_figures, style
 
 MODELS = ["teacher_a", "student_b_s0", "int8_b_s0"]
 ALONE = {model: [model] for model in MODELS}
 
 
-def known(auc: list[float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+def measured(auc: list[float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
     entries = ["teacher_a onnx", "student_b_s0 onnx", "int8_b_s0 onnx_int8"]
     benchmark = {
         "static": {name: {"bytes": size} for name, size in zip(entries, (13e6, 4e6, 1e6), strict=True)},
@@ -31,18 +34,18 @@ def test_the_frontier_holds_what_nothing_beats() -> None:
 
 
 def test_points_carry_costs_scores_and_frontier() -> None:
-    table = pareto.points(ALONE, 1, *known([0.92, 0.90, 0.91])).set_index("model")
+    table = pareto.points(ALONE, 1, *measured([0.92, 0.90, 0.91])).set_index("model")
     assert table["megabytes"].tolist() == [13, 4, 1] and table["latency_ms"].tolist() == [5, 3, 2]
     assert table["frontier_melanoma_auc_megabytes"].tolist() == [True, False, True]
     assert table["frontier_macro_f1_latency_ms"].tolist() == [False, False, True]
-    figure = pareto.draw(table.reset_index(), [MODELS])
+    figure = model_figures.pareto_front(table.reset_index(), [MODELS])
     assert len(figure.axes) == 4
     for axes in figure.axes:
         assert set(MODELS) <= {text.get_text() for text in axes.texts}
 
 
-def test_a_mean_of_teachers_costs_them_all_as_often_as_they_are_asked() -> None:
-    benchmark, metrics = known([0.92, 0.90, 0.91])
+def test_a_mean_of_teachers_costs_all_of_them_and_all_their_passes() -> None:
+    benchmark, metrics = measured([0.92, 0.90, 0.91])
     for part in metrics.values():
         part["teacher_ensemble"] = part["teacher_a"]
     members = {"teacher_ensemble": ["teacher_a", "student_b_s0"], "student_b_s0": ["student_b_s0"]}
@@ -52,8 +55,8 @@ def test_a_mean_of_teachers_costs_them_all_as_often_as_they_are_asked() -> None:
 
 
 def test_a_bar_for_each_model_and_format() -> None:
-    benchmark, _ = known([0.92, 0.90, 0.91])
-    axes = pareto.latencies(benchmark).axes[0]
+    benchmark, _ = measured([0.92, 0.90, 0.91])
+    axes = model_figures.latencies(benchmark).axes[0]
     named = [label.get_text() for label in axes.get_yticklabels()]
     assert named == ["teacher_a onnx", "student_b_s0 onnx", "int8_b_s0 onnx_int8"]  # drawn upwards: the fastest on top
     assert [bar.get_width() for bar in axes.patches] == [5.0, 3.0, 2.0]
@@ -62,13 +65,26 @@ def test_a_bar_for_each_model_and_format() -> None:
 def test_the_same_table_gives_the_same_files(tmp_path: Any) -> None:
     for suffix in ("png", "svg"):
         for name in ("a", "b"):
-            figure = pareto.draw(pareto.points(ALONE, 1, *known([0.92, 0.90, 0.91])), [MODELS])
-            plots.save(figure, tmp_path / f"{name}.{suffix}")
+            figure = model_figures.pareto_front(pareto.points(ALONE, 1, *measured([0.92, 0.90, 0.91])), [MODELS])
+            style.save(figure, tmp_path / f"{name}.{suffix}")
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
 def test_a_model_that_was_not_timed_is_named() -> None:
-    benchmark, metrics = known([0.92, 0.90, 0.91])
+    benchmark, metrics = measured([0.92, 0.90, 0.91])
     del benchmark["static"]["int8_b_s0 onnx_int8"]
     with pytest.raises(UserError, match=r"lacks int8_b_s0; run `dvc repro benchmark`"):
         pareto.points(ALONE, 1, benchmark, metrics)
+
+
+def test_the_models_are_the_deployed_seed_of_every_student_and_their_teachers() -> None:
+    settings = params.load(REPOSITORY / "params.yaml")
+    seed, teachers = settings.ship.seed, [f"teacher_{name}" for name in settings.kd.teachers]
+    chains = pareto.chains(settings)
+    assert chains == [(settings.teacher_id, f"student_{n}_s{seed}", f"int8_{n}_s{seed}") for n in settings.run.students]
+    networks = pareto.networks(settings)
+    assert networks[settings.teacher_id] == teachers
+    assert set(networks) == {settings.teacher_id, *teachers} | {model for chain in chains for model in chain}
+    several = settings.model_copy(update={"kd": settings.kd.model_copy(update={"teachers": ["a", "b"]})})
+    assert pareto.networks(several)["teacher_ensemble"] == ["teacher_a", "teacher_b"]
+    assert pareto.networks(several)["teacher_b"] == ["teacher_b"]

@@ -1,26 +1,26 @@
 """The one style of every figure: colour-blind safe, readable in print and on a phone, the same bytes every time.
 
-``curve_plots``, ``model_plots`` and ``error_plots`` draw with what stands here: each of their functions turns tables
-into a :class:`matplotlib.figure.Figure`; :func:`save` writes it. The colour says what kind of model it is (teacher,
-student, control, INT8), the line's style which network; a control is always dashed or hollow beside its student.
-Figures are about as wide as a column so that their text stays legible at 390 pixels.
+The modules ``*figures`` and ``panels`` draw with it: their functions turn tables into a
+:class:`matplotlib.figure.Figure`, and :func:`save` writes it. The colour tells the kind of model (teacher, student,
+control, INT8), the line style which network; a control is always dashed or hollow beside its student. Figures are about
+as wide as a column so that their text stays legible at 390 pixels.
 
-Deliberately absent: pyplot and its global state, any metric (those are computed in ``evaluation``), and
-dates or versions inside the files, which would change their hash without changing the picture.
+Deliberately absent: pyplot and its global state, any metric (``evaluation`` computes them), and dates or versions
+inside the files, which would change their hash without changing the picture.
 
 Colours: Okabe & Ito, "Color Universal Design" (2008).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dermdistill.core.files import atomic
+from dermdistill.core.model_id import KINDS, ModelId
 
 COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#6B6B6B", "int8": "#009E73", "baseline": "#A68A00"}
 MARKERS = {"teacher": "s", "student": "o", "control": "D", "int8": "^", "baseline": "v"}
@@ -68,13 +68,28 @@ def _settle(figure: Figure) -> None:
         axes.set_position((left, bottom, width, height))
 
 
-def new(height: float, width: float = WIDTH) -> Figure:
+def new(height: float, width: float = WIDTH, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of the common width; sizes in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def single(height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    figure = new(height)
+    return figure, figure.subplots()
+
+
+def kind(name: str) -> str:
+    """The kind of model behind a label (``int8_tiny_s0 onnx_int8``); "" if there is none, as for most ablation runs."""
+    model = name.split()[0]
+    try:
+        return ModelId.parse(model).kind
+    except ValueError:
+        return model if model in KINDS else ""
 
 
 def color(model: str) -> str:
-    return COLORS.get(model.split("_")[0], "#CC79A7")
+    return COLORS.get(kind(model), "#CC79A7")
 
 
 def line_styles(models: Sequence[str]) -> dict[str, Any]:
@@ -83,37 +98,20 @@ def line_styles(models: Sequence[str]) -> dict[str, Any]:
     seen: dict[str, int] = {}
     styles = {}
     for model in models:
-        kind = model.split("_")[0]
-        styles[model] = (dashed if kind == "control" else solid)[seen.get(kind, 0) % 3]
-        seen[kind] = seen.get(kind, 0) + 1
+        group = kind(model)
+        styles[model] = (dashed if group == "control" else solid)[seen.get(group, 0) % 3]
+        seen[group] = seen.get(group, 0) + 1
     return styles
 
 
 def mark(axes: Axes, model: str, x: float, y: float) -> None:
-    """The point that a model was set to, in its kind's shape and colour."""
-    marker = MARKERS.get(model.split("_")[0], "o")
+    """A model's operating point, in the marker and colour of its kind."""
+    marker = MARKERS.get(kind(model), "o")
     axes.plot(x, y, marker=marker, color=color(model), markersize=8, markeredgecolor="white", zorder=5)
 
 
 def dot(axes: Axes, model: str, x: float, y: float) -> None:
     """A model's value among others: hollow for a control."""
-    face = "white" if model.startswith("control") else color(model)
-    marker = MARKERS.get(model.split("_")[0], "o")
+    face = "white" if kind(model) == "control" else color(model)
+    marker = MARKERS.get(kind(model), "o")
     axes.plot(x, y, marker=marker, color=color(model), markersize=7, markerfacecolor=face)
-
-
-def panel(images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 4) -> Figure:
-    """A grid of uint8 (H, W, 3) pictures, each with its caption below; captions have equally many lines."""
-    rows = -(-len(images) // columns)
-    picture, gap = 1.9, 0.1  # inches
-    tall = picture * images[0].shape[0] / images[0].shape[1]
-    cell = tall + 0.3 + 0.135 * (captions[0].count("\n") + 1)
-    width, height = columns * (picture + gap) + gap, rows * cell + gap
-    figure = Figure(figsize=(width, height))
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = gap + (place % columns) * (picture + gap), height - gap - (place // columns) * cell
-        axes = figure.add_axes((left / width, (top - tall) / height, picture / width, tall / height))
-        axes.set_axis_off()
-        axes.imshow(image, interpolation="bilinear")
-        axes.text(0, -0.05, caption, transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.25)
-    return figure

@@ -16,8 +16,8 @@ from PIL import Image
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.evaluation import errors
-from dermdistill.reporting import curve_plots, error_plots, model_plots, plots
-from dermdistill.reporting.model_plots import Interval
+from dermdistill.reporting import error_figures, figures, model_figures, panels, style
+from dermdistill.reporting.model_figures import Interval
 
 
 def all_figures() -> dict[str, Figure]:
@@ -38,22 +38,22 @@ def all_figures() -> dict[str, Figure]:
         Interval("int8_b_s0", None, None, None),
     ]
     return {
-        "training": curve_plots.training_curves(dict.fromkeys(models, history)),
-        "roc": curve_plots.roc(dict.fromkeys(models, curve), {"teacher_a": (0.95, 0.6)}),
-        "pr": curve_plots.precision_recall(dict.fromkeys(models, curve), {}, 0.11),
-        "reliability": curve_plots.reliability(bins, "title"),
-        "threshold": curve_plots.threshold(grid, {"ships": 0.05}, "title"),
-        "confusion": error_plots.confusion(np.eye(7, dtype=int).tolist(), CLASSES, "title"),
-        "comparison": model_plots.comparison(rows, "AUC", "title"),
-        "per_class": error_plots.per_class(change, "title"),
-        "confidence": error_plots.confidence({"teacher_a": (x, x > 0.5)}, "title"),
-        "confusion_difference": error_plots.confusion_difference(gap, CLASSES, "title"),
-        "agreement": error_plots.agreement(views[0], views[1], x > 0.7, "title"),
-        "training_curve": curve_plots.training_curve(history, "teacher_a"),
-        "reliability_grid": curve_plots.reliability_grid(dict.fromkeys(models, (bins, bins))),
-        "differences": model_plots.differences({"a": rows, "": rows}, "difference", "title"),
-        "several": model_plots.several({"AUC": rows, "F1": rows, "ECE": rows}, "title"),
-        "panel": plots.panel([np.full((12, 16, 3), 200, np.uint8)] * 5, ["id\nnv"] * 5),
+        "training": figures.training_curves(dict.fromkeys(models, history)),
+        "roc": figures.roc(dict.fromkeys(models, curve), {"teacher_a": {"sensitivity": 0.95, "specificity": 0.6}}),
+        "pr": figures.precision_recall(dict.fromkeys(models, curve), {}, 0.11),
+        "reliability": figures.reliability(bins, "title"),
+        "threshold": figures.threshold(grid, {"deployed": 0.05}, "title"),
+        "confusion": error_figures.confusion(np.eye(7, dtype=int).tolist(), CLASSES, "title"),
+        "comparison": model_figures.comparison(rows, "AUC", "title"),
+        "per_class": error_figures.per_class(change, "title"),
+        "confidence": error_figures.confidence({"teacher_a": (x, x > 0.5)}, "title"),
+        "confusion_difference": error_figures.confusion_difference(gap, CLASSES, "title"),
+        "agreement": error_figures.agreement(views[0], views[1], x > 0.7, "title"),
+        "training_curve": figures.training_curve(history, "teacher_a"),
+        "reliability_grid": figures.reliability_grid(dict.fromkeys(models, (bins, bins))),
+        "differences": model_figures.differences({"a": rows, "": rows}, "difference", "title"),
+        "several": model_figures.several({"AUC": rows, "F1": rows, "ECE": rows}, "title"),
+        "panel": panels.panel([np.full((12, 16, 3), 200, np.uint8)] * 5, ["id\nnv"] * 5),
     }
 
 
@@ -62,7 +62,7 @@ def test_files_are_the_same_every_time_and_carry_no_stamp(tmp_path: Path, suffix
     matplotlib.rcParams["savefig.dpi"] = 30
     for run in ("a", "b"):
         for name, figure in all_figures().items():
-            plots.save(figure, tmp_path / run / f"{name}{suffix}")
+            style.save(figure, tmp_path / run / f"{name}{suffix}")
     for path in sorted((tmp_path / "a").iterdir()):
         content = path.read_bytes()
         assert content == (tmp_path / "b" / path.name).read_bytes(), path.name
@@ -72,7 +72,7 @@ def test_files_are_the_same_every_time_and_carry_no_stamp(tmp_path: Path, suffix
 def test_a_figure_is_not_blank_and_small(tmp_path: Path) -> None:
     matplotlib.rcParams["savefig.dpi"] = 144
     for name, figure in all_figures().items():
-        plots.save(figure, tmp_path / f"{name}.png")
+        style.save(figure, tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 10, name
             assert image.width < 1300
@@ -80,7 +80,7 @@ def test_a_figure_is_not_blank_and_small(tmp_path: Path) -> None:
 
 
 def test_panel_shows_every_picture_in_full_size() -> None:
-    figure = plots.panel([np.zeros((120, 160, 3), np.uint8)] * 5, ["one\ntwo"] * 5, columns=4)
+    figure = panels.panel([np.zeros((120, 160, 3), np.uint8)] * 5, ["one\ntwo"] * 5, columns=4)
     figure.draw_without_rendering()
     boxes = [axes.get_position() for axes in figure.axes]
     assert len(boxes) == 5
@@ -89,15 +89,20 @@ def test_panel_shows_every_picture_in_full_size() -> None:
 
 
 def test_student_and_control_are_told_apart_without_color() -> None:
-    dashes = plots.line_styles(["student_b_s0", "control_b_s0"])
+    dashes = style.line_styles(["student_b_s0", "control_b_s0"])
     assert dashes["student_b_s0"] != dashes["control_b_s0"]
-    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == 5
+    assert len(set(style.COLORS.values())) == len(set(style.MARKERS.values())) == 5
+
+
+def test_a_label_tells_the_kind_of_model() -> None:
+    labels = ("int8_tiny_s0 onnx_int8", "teacher_ensemble", "baseline_svm", "control", "kd_T4_a0.9", "student_tiny")
+    assert [style.kind(label) for label in labels] == ["int8", "teacher", "baseline", "control", "", ""]
 
 
 def test_no_plotting_code_loads_torch() -> None:
     code = (
-        "import sys; from dermdistill.reporting import compared_figures, curve_plots, error_figures, error_plots, "
-        "explain_panels, figures, model_plots, plots, report, sections, training_figures; "
+        "import sys; from dermdistill.reporting import data_figures, error_figures, figures, model_figures, panels, "
+        "readme, report, verify; "
         "print({'torch', 'timm', 'captum', 'matplotlib.pyplot'} & sys.modules.keys())"
     )
     command = [sys.executable, "-c", code]
@@ -107,8 +112,8 @@ def test_no_plotting_code_loads_torch() -> None:
 
 def test_only_the_style_sets_a_style() -> None:
     for path in (REPOSITORY / "src/dermdistill/reporting").glob("*.py"):
-        assert path.name == "plots.py" or "rcParams" not in path.read_text(), path
-        assert path.name == "plots.py" or "Figure(" not in path.read_text().replace("-> Figure", ""), path
+        assert path.name == "style.py" or "rcParams" not in path.read_text(), path
+        assert path.name == "style.py" or "Figure(" not in path.read_text().replace("-> Figure", ""), path
 
 
 LISTED = re.findall(r"`((?:plots|reports|metrics|data)/[^`]*[^`/])`", (REPOSITORY / "docs/figures.md").read_text())
