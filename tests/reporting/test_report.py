@@ -152,7 +152,7 @@ def test_a_winner_needs_an_interval_without_zero(low: float, high: float, word: 
     one = Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high, 0.043)
     sentence = render.words("verdict", one=one)
     assert [verdict for verdict in ("a tie", "better", "worse") if verdict in sentence] == [word]
-    assert sentence.endswith("(80 % power to detect 0.043).") == (word == "a tie")
+    assert sentence.endswith("; 80 % power to detect 0.043).") == (word == "a tie")
     assert ("+" in sentence) == (one.difference >= 0), "a difference bears its sign"
     assert render.words("verdict", one=one, quote="`").startswith("`student_x_s0` ")
 
