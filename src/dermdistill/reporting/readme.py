@@ -164,13 +164,13 @@ def shapes_table(shapes: list[Metrics]) -> Table:
 def _with_gaps(rows: list[Metrics]) -> list[dict[str, Any]]:
     """The rows with AUC and differences as cells; a dash for what a run is not compared with."""
 
-    def shown(one: Metrics | None, key: str) -> Cell:
+    def as_cell(one: Metrics | None, key: str) -> Cell:
         return Cell("–") if one is None else estimate(one[key], (one["low"], one["high"]))
 
     gaps = ("from_control", "from_best", "from_asis")
     return [
-        {**row, "auc": shown(row["metrics"][ablation.AUC], "value")}
-        | {gap: shown(row.get(gap), "difference") for gap in gaps}
+        {**row, "auc": as_cell(row["metrics"][ablation.AUC], "value")}
+        | {gap: as_cell(row.get(gap), "difference") for gap in gaps}
         for row in rows
     ]
 

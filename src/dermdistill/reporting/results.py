@@ -126,5 +126,5 @@ def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 6) if len(known) == len(values) else None
+    defined = [value for value in values if value is not None]
+    return round(sum(defined) / len(defined), 6) if len(defined) == len(values) else None

@@ -60,7 +60,7 @@ def stage_tables(stages: Metrics) -> dict[str, list[Table]]:
     machine = {key: benchmark[key] for key in ("machine", "predict_one_jpeg")}
     return {
         "errors": [errors_table(view, stages["analyze_errors"]) for view in ERROR_VIEWS],
-        "shipped": [one for stage in ("quantize", "ship") for one in facts(titles[stage], stages[stage])],
+        "deployed": [one for stage in ("quantize", "ship") for one in facts(titles[stage], stages[stage])],
         "cost": [
             formats_table(stages["export"]),
             size_table(benchmark),
@@ -165,17 +165,17 @@ def decision_table(holdout: Metrics) -> Table:
             low, high = (bound and 1000 * bound for bound in pair)
             scaled = {key: value and 1000 * value for key, value in row.items()}
             advantage = estimate(scaled["advantage"], (low, high), 1)
-            known = {"prevalence": label, "threshold": float(threshold), "none": "0", "advantage": advantage}
-            rows.append(scaled | known)
+            others = {"prevalence": label, "threshold": float(threshold), "none": "0", "advantage": advantage}
+            rows.append(scaled | others)
     return table("decision", rows)
 
 
 def subgroups_table(model: str, holdout: Metrics) -> Table:
-    def shown(row: Metrics, key: str) -> Cell:
+    def estimated(row: Metrics, key: str) -> Cell:
         return Cell("too few") if row[key] is None else estimate(row[key], row[f"{key}_interval"])
 
     keys = ("roc_auc", "sensitivity", "specificity")
-    rows = [row | {key: shown(row, key) for key in keys} for row in lookup(holdout, "subgroups.rows")]
+    rows = [row | {key: estimated(row, key) for key in keys} for row in lookup(holdout, "subgroups.rows")]
     return table("subgroups", rows, model=model)
 
 
@@ -192,9 +192,8 @@ def conformal_table(val: Metrics, holdout: Metrics) -> Table:
     rows = []
     for kind, label in labels("conformal").items():
         empty, of_one, *_ = after[kind]["sizes"]
-        coverage = cell(holdout, f"selective.conformal.{kind}.coverage")
-        row = {"label": label, "val": before[kind], "holdout": after[kind]}
-        rows.append(row | {"coverage": coverage, "empty": empty, "of_one": of_one})
+        row = {"label": label, "val": before[kind], "holdout": after[kind], "empty": empty, "of_one": of_one}
+        rows.append(row | {"coverage": cell(holdout, f"selective.conformal.{kind}.coverage")})
     return table("conformal", rows, aim=after["coverage_aimed_at"])
 
 
