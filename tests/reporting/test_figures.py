@@ -58,8 +58,10 @@ def all_figures() -> dict[str, Figure]:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_files_are_the_same_every_time_and_carry_no_stamp(tmp_path: Path, suffix: str) -> None:
-    matplotlib.rcParams["savefig.dpi"] = 30
+def test_files_are_the_same_every_time_and_carry_no_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 30)
     for run in ("a", "b"):
         for name, figure in all_figures().items():
             style.save(figure, tmp_path / run / f"{name}{suffix}")
@@ -69,8 +71,8 @@ def test_files_are_the_same_every_time_and_carry_no_stamp(tmp_path: Path, suffix
         assert b"Software" not in content and b"dc:date" not in content and b"dc:creator" not in content
 
 
-def test_a_figure_is_not_blank_and_small(tmp_path: Path) -> None:
-    matplotlib.rcParams["savefig.dpi"] = 144
+def test_a_figure_is_not_blank_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 144)
     for name, figure in all_figures().items():
         style.save(figure, tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as image:
