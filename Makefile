@@ -41,9 +41,8 @@ data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else down
 repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 	dvc repro
 
-readme: env  ## put the tables of report and quantize into README, model card and deployment guide
-	python -m dermdistill.reporting.fragments
-	python -m dermdistill.reporting.ladder_tables
+readme: env  ## put the tables of report, quantize and ablation into README, model card and guides
+	python -m dermdistill.reporting.readme
 
 ablation: env  ## distil one student in every way params.yaml lists, JOBS=1 at a time; goes on where it stopped
 	python -m dermdistill.ablation $(or $(JOBS),1)

@@ -10,7 +10,7 @@ from dermdistill.core.files import atomic, read_table, write_json
 from dermdistill.errors import UserError, run
 from dermdistill.evaluation import cases
 from dermdistill.metrics.metrics import rounded
-from dermdistill.reporting import error_figures, plots
+from dermdistill.reporting import error_figures, panels, style
 
 PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
 
@@ -29,7 +29,7 @@ def main() -> None:
     for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
         write_csv(name, table)
     for name, figure in error_figures.draw(evaluated, change).items():
-        plots.save(figure, f"{PLOTS}/{name}.png")
+        style.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
 
@@ -46,8 +46,10 @@ def write_panels(picked: pd.DataFrame) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
     for kind, rows in picked.groupby("kind"):
-        shown = cases.pictures(rows, images, image_ids)
-        plots.save(plots.panel([image for image, _ in shown], [text for _, text in shown]), f"{PANELS}/{kind}.png")
+        pictures = cases.pictures(rows, images, image_ids)
+        style.save(
+            panels.panel([image for image, _ in pictures], [text for _, text in pictures]), f"{PANELS}/{kind}.png"
+        )
 
 
 if __name__ == "__main__":

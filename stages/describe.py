@@ -1,4 +1,4 @@
-"""describe: draw distributions, a montage of every diagnosis, and confirmed and rejected candidates for duplicates."""
+"""Draw what the data look like: distributions, a montage of each diagnosis, confirmed and rejected duplicates."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from dermdistill.core.files import read_table, write_json
 from dermdistill.errors import UserError, run
-from dermdistill.reporting import dataset, plots
+from dermdistill.reporting import data_figures, style
 
 FIGURES, PICTURES = "plots/data", "reports/data"
 IDS = ["image_a", "image_b", "lesion_a", "lesion_b"]
@@ -21,17 +21,17 @@ def main() -> None:
         pairs = pd.read_csv("data/audit/pairs.csv", dtype=dict.fromkeys(IDS, str), keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} does not exist; `dvc repro audit` makes it") from None
-    colours = dataset.colour(images)
-    for name, figure in dataset.figures(table, colours).items():
-        plots.save(figure, f"{FIGURES}/{name}.png")
-    plots.save(dataset.montage(images, table), f"{PICTURES}/montage.png")
+    colours = data_figures.colour(images)
+    for name, figure in data_figures.draw(table, colours).items():
+        style.save(figure, f"{FIGURES}/{name}.png")
+    style.save(data_figures.montage(images, table), f"{PICTURES}/montage.png")
     different = pairs[pairs["lesion_a"] != pairs["lesion_b"]]
     confirmed = different["confirmed"].astype(bool)
     for name, rows in (("confirmed", confirmed), ("rejected", ~confirmed)):
-        panel = dataset.pairs(images, table, different[rows])
+        panel = data_figures.pairs(images, table, different[rows])
         if panel is not None:
-            plots.save(panel, f"{PICTURES}/duplicates_{name}.png")
-    write_json("metrics/describe.json", dataset.statistics(sources, colours))
+            style.save(panel, f"{PICTURES}/duplicates_{name}.png")
+    write_json("metrics/describe.json", data_figures.statistics(sources, colours))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""report: one HTML page, the README's table, the summary and the figures, from metrics of every model."""
+"""report: one HTML page, the documents' tables, the summary and the figures, from metrics of every model."""
 
 import sys
 from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import REPOSITORY, TINY_RUN, RunStage, dvc, environment, git, shrunk_params, write_params
+from helpers import REPOSITORY, TINY_RUN, RunStage, dvc, environment, git, shrunk_params, write_documents, write_params
 from hypothesis import settings
 
 from dermdistill import demo, presets
@@ -69,6 +69,26 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "The whole pipeline on phantom data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic project with its report, as of ``make_project``. Shared: use ``report_copy`` to change it."""
+    import matplotlib
+    from synthetic import make_project
+
+    from dermdistill.reporting import report
+
+    matplotlib.rcParams["savefig.dpi"] = 30  # what the figures look like is another test's concern
+    root = tmp_path_factory.mktemp("project")
+    report.build(root, make_project(root, images=300, bootstrap=40))
+    write_documents(root)
+    return root
+
+
+@pytest.fixture
+def report_copy(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "report"))
 
 
 @pytest.fixture(scope="session")

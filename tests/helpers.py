@@ -1,5 +1,6 @@
 """What several test files share: small parameters, a repository for stages, DVC and git; simulated predictions."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import yaml
 
 from dermdistill.core.files import write_text
-from dermdistill.reporting import fragments
+from dermdistill.reporting import readme
 
 os.environ["DERMDISTILL_TRACKING"] = "off"
 
@@ -99,12 +100,22 @@ def git(folder: Path, *command: str) -> str:
 
 
 def write_documents(root: Path) -> None:
-    """README and model card as short as they can be: a title and the report's fragments, inserted."""
-    for document, names in fragments.DOCUMENTS.items():
-        blocks = "\n\n".join("\n".join(fragments.markers(name)) for name in names)
+    """README and model card as short as they can be: a title and the report's tables, inserted."""
+    for document, names in readme.DOCUMENTS.items():
+        blocks = "\n\n".join("\n".join(readme.markers(name)) for name in names)
         write_text(root / document, f"# Title\n\n{blocks}\n\nThe end.\n")
         for name in names:
-            fragments.insert(root / document, name, root / f"{fragments.FOLDER}/{name}.md")
+            readme.insert(root / document, name, readme.read_text(root / f"{readme.FOLDER}/{name}.md"))
+
+
+def edit(path: Path, keys: list[str], value: object) -> None:
+    """Set one value of a JSON file."""
+    content = json.loads(path.read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(content))
 
 
 def cloned(pipeline: Path, folder: Path) -> Path:

@@ -11,16 +11,15 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import REPOSITORY, change_params, cloned, environment, git, write_params
-from reporting.test_verify import pristine  # noqa: F401  (a fixture of the next)
-from reporting.test_verify import project as untouched  # noqa: F401
 
 from dermdistill import ablation, params, presets, summary
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, write_json, write_text
 from dermdistill.errors import UserError
+from dermdistill.evaluation import ablation as ranking
 from dermdistill.evaluation import bootstrap, weighted_metrics
-from dermdistill.reporting import ablation as ranking
-from dermdistill.reporting import verify
+from dermdistill.metrics import predictions
+from dermdistill.reporting import readme, report, verify
 
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
 OF_TINY = {  # whose cut has more to shape than the student that the committed ablation is of
@@ -36,10 +35,10 @@ TINY = COMMITTED | {"ablation": COMMITTED["ablation"] | OF_TINY}
 
 
 @pytest.fixture
-def reported(untouched: Path) -> Path:  # noqa: F811
+def reported(report_copy: Path) -> Path:
     """A project with a report, whose ablation is of ``tiny``."""
-    change_params(untouched, {f"ablation.{name}": value for name, value in OF_TINY.items()})
-    return untouched
+    change_params(report_copy, {f"ablation.{name}": value for name, value in OF_TINY.items()})
+    return report_copy
 
 
 def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
@@ -152,7 +151,7 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     cell(reported, "control", 4.0)
     cell(reported, "kd_T1_a0.5", 3.0)
     cell(reported, "dist", 0.5)
-    ranking.build(reported, settings, ["control", "dist", "kd_T1_a0.5"])
+    text = report.build_ablation(reported, settings, ["control", "dist", "kd_T1_a0.5"])
     found = read_json(reported / ranking.METRICS)
     names = [row["name"] for row in found["rows"]]
     assert found["best"] == "kd_T1_a0.5" and names.index("kd_T1_a0.5") < names.index("dist")
@@ -161,18 +160,17 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
     values = [row["metrics"][ranking.AUC]["value"] for row in found["rows"]]
     assert values == sorted(values, reverse=True)
     worst = next(row for row in found["rows"] if row["name"] == "dist")
-    known = ranking.predictions.read(reported / ablation.FOLDER / "dist.csv")
+    known = predictions.read(reported / ablation.FOLDER / "dist.csv")
     auc = bootstrap.value(weighted_metrics.roc_auc(known.melanoma, known.p_melanoma), known.lesion_id)
     assert worst["metrics"][ranking.AUC]["value"] == pytest.approx(auc, abs=1e-6)
     assert worst["from_best"]["verdict"] == "worse" and worst["from_best"]["high"] < 0
     assert worst["from_control"]["difference"] < worst["from_best"]["difference"]
     assert worst["metrics"]["macro-F1"]["from_control"]["verdict"] == "worse"
     assert "from_control" not in worst["metrics"][ranking.AUC], "which has a column of its own"
-    text = (reported / ranking.TABLE).read_text()
     assert "**`kd_T1_a0.5`**" in text and text.count("**") == 2
     line = next(line for line in text.splitlines() if line.startswith("| `dist`"))
     assert line.count(" ↓") == 3 and " ↑" not in line
-    assert (reported / ranking.FIGURE).stat().st_size > 1000
+    assert (reported / report.ABLATION_FIGURE).stat().st_size > 1000
 
 
 def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: Path) -> None:
@@ -180,24 +178,23 @@ def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: 
     for name, quality in (("kd", 2.0), ("dist", 1.0), ("enlarged", 6.0), ("deeper", 0.5)):
         cell(reported, name, quality)
     write_json(reported / ranking.COSTS, {"kd": {"parameters": 1_027_847, "macs": 150_000_000}})
-    write_text(reported / ranking.DOCUMENT, "Before.\n<!-- ablation -->\nold\n<!-- /ablation -->\nAfter.\n")
-    ranking.build(reported, settings, ["kd", "dist", "enlarged", "deeper"])
+    write_text(reported / readme.ABLATION, "Before.\n<!-- ablation -->\nold\n<!-- /ablation -->\nAfter.\n")
+    text = report.build_ablation(reported, settings, ["kd", "dist", "enlarged", "deeper"])
     found = read_json(reported / ranking.METRICS)
     rows = {row["name"]: row for row in found["rows"]}
     assert found["rows"][0]["name"] == "enlarged" and found["best"] == "kd", "a shape is no way to distil"
     assert rows["enlarged"]["from_asis"]["verdict"] == "better" and rows["deeper"]["from_asis"]["verdict"] == "worse"
     assert "from_best" not in rows["deeper"] and "shape" not in rows["dist"] and rows["kd"]["shape"] == {}
-    text = (reported / ranking.TABLE).read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.split("`")[1] for line in lines[-3:]] == ["kd", "enlarged", "deeper"]
     assert "nothing | 1.03 M | 150 M" in lines[-3] and "`upscale: 1.5` | – | –" in lines[-2]
-    document = (reported / ranking.DOCUMENT).read_text()
+    document = (reported / readme.ABLATION).read_text()
     assert document.startswith("Before.") and document.endswith("After.\n") and text.strip() in document
     assert "Not run yet: `ls`, `dkd`, `at`, `feature`, `wider_head`." in text
-    assert f"{settings.ablation.epochs} epochs a cell" in text
+    assert f"{settings.ablation.epochs} epochs per run" in text
     assert verify.verify(reported) == []
-    write_text(reported / ranking.DOCUMENT, document.replace("150 M", "120 M"))
-    assert any(line.startswith(f"{ranking.DOCUMENT}:line") for line in verify.verify(reported))
+    write_text(reported / readme.ABLATION, document.replace("150 M", "120 M"))
+    assert any(line.startswith(f"{readme.ABLATION}:line") for line in verify.verify(reported))
 
 
 def test_what_a_shape_costs_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +212,7 @@ def test_what_a_shape_costs_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     cell(reported, "dist", 1.0)
-    ranking.build(reported, settings, ["dist"])
+    report.build_ablation(reported, settings, ["dist"])
     for path in (reported / "predictions/holdout").iterdir():
         path.unlink()
     assert ranking.recompute(reported, settings) == read_json(reported / ranking.METRICS)
@@ -224,7 +221,7 @@ def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:
 def test_a_ranking_outlives_its_teacher(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     cell(reported, "dist", 1.0)
-    ranking.build(reported, settings, ["dist"])
+    report.build_ablation(reported, settings, ["dist"])
     other = settings.model_copy(update={"kd": settings.kd.model_copy(update={"teachers": ["another"], "alpha": 0.123})})
     (reported / f"predictions/val/{settings.teacher_id}.csv").unlink()
     assert ranking.recompute(reported, other) == read_json(reported / ranking.METRICS)
@@ -232,7 +229,7 @@ def test_a_ranking_outlives_its_teacher(reported: Path) -> None:
 
 def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:
     cell(reported, "dist", 1.0)
-    ranking.build(reported, params.load(reported / "params.yaml"), ["dist"])
+    report.build_ablation(reported, params.load(reported / "params.yaml"), ["dist"])
     assert verify.verify(reported) == []
     content = read_json(reported / ranking.METRICS)
     content["rows"][0]["metrics"][ranking.AUC]["value"] += 0.01

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dermdistill import explain
 from dermdistill.params import Cut, Model
-from dermdistill.reporting import explain_panels
+from dermdistill.reporting import panels
 from dermdistill.training import models
 from dermdistill.training.augment import to_float
 
@@ -68,7 +68,7 @@ def test_an_overlay_leaves_alone_what_has_no_heat() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
     heat = np.zeros((4, 4))
     heat[0, 0] = 1
-    shown = explain_panels.overlay(image, heat)
+    shown = panels.overlay(image, heat)
     assert (shown[1:] == 100).all() and (shown[0, 0] != 100).any() and shown.dtype == np.uint8
 
 
@@ -81,7 +81,7 @@ def test_panels_hold_every_picture() -> None:
         for key, value in (("p_mel", 0.1), ("diagnosis", "nv"))
     }  # type: ignore[misc]
     maps = {role: np.zeros((2, 12, 16)) for role in ("teacher", "student")}
-    assert len(explain_panels.looks([case, case], [picture, picture], maps).axes) == 6  # type: ignore[list-item]
+    assert len(panels.grad_cam([case, case], [picture, picture], maps).axes) == 6  # type: ignore[list-item]
     row = ("ISIC_1", "mel", 0.1, 1, "ISIC_2", "nv", 0.2)
-    table = pd.DataFrame([row], columns=explain_panels.COLUMNS)
-    assert len(explain_panels.nearest(table, {"ISIC_1": picture, "ISIC_2": picture}).axes) == 2
+    table = pd.DataFrame([row], columns=panels.NEIGHBOURS)
+    assert len(panels.neighbours(table, {"ISIC_1": picture, "ISIC_2": picture}).axes) == 2

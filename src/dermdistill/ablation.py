@@ -177,13 +177,13 @@ def collect(settings: Params, content: dict[str, Any]) -> None:
 
 def rank(settings: Params) -> None:
     """Write table and figure of the cells there are."""
-    from dermdistill.reporting import ablation  # heavy: matplotlib
+    from dermdistill.evaluation import ablation  # heavy: pandas
+    from dermdistill.reporting import report  # heavy: matplotlib
 
     done = [name for name in cells(settings) if name not in missing()]
     if set(done) - {settings.ablation.CONTROL, *settings.ablation.shapes}:
         write_json(ablation.COSTS, costs(settings, done))
-        ablation.build(".", settings, done)
-        print(Path(ablation.TABLE).read_text(encoding="utf-8"))
+        print(report.build_ablation(".", settings, done))
 
 
 def costs(settings: Params, names: list[str]) -> dict[str, dict[str, int]]:

@@ -36,7 +36,7 @@ def main(folder: str) -> None:
         call(target, "dvc", "init", "--quiet", "--no-scm")
         call(target, "dvc", "config", "core.analytics", "false")
     call(target, "dvc", "repro")
-    print((target / "docs/fragments/results.md").read_text(encoding="utf-8"))
+    print((target / "docs/tables/results.md").read_text(encoding="utf-8"))
     print(f"report: {target / 'reports/report.html'}")
 
 

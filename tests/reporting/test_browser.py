@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reporting.test_verify import pristine  # noqa: F401  (fixture)
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -23,7 +22,7 @@ def browser() -> Iterator["api.Browser"]:
 
 
 @pytest.fixture
-def opened(browser: "api.Browser", pristine: Path, request: pytest.FixtureRequest) -> Iterator["api.Page"]:  # noqa: F811
+def opened(browser: "api.Browser", pristine: Path, request: pytest.FixtureRequest) -> Iterator["api.Page"]:
     """The page, opened as asked for by (width, color scheme); it must neither complain nor ask for anything."""
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

@@ -11,16 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.test_verify import edit, pristine, project  # noqa: F401  (fixtures)
+from helpers import edit
+from markupsafe import escape
 
 from dermdistill import params
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
 from dermdistill.evaluation import bootstrap, cases, model_pairs, weighted_metrics
-from dermdistill.reporting import figures, fragments, page, protocol_tables, report, results, sections, tables
-from dermdistill.reporting.tables import Comparison
+from dermdistill.reporting import figures, model_figures, readme, render, report, results, tables
+from dermdistill.reporting.results import Comparison, Results
 
-RESULTS = "docs/fragments/results.md"
+RESULTS = "docs/tables/results.md"
+
+
+def load(root: Path) -> Results:
+    return results.load(root, params.load(root / "params.yaml"))
 
 
 class Page(HTMLParser):
@@ -48,7 +53,7 @@ def read_page(root: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_page_fetches_nothing_and_runs_only_its_own_script(pristine: Path) -> None:  # noqa: F811
+def test_page_fetches_nothing_and_runs_only_its_own_script(pristine: Path) -> None:
     text, page = read_page(pristine)
     assert not page.open and len(text) < 10_000_000
     for tag, attributes in page.tags:
@@ -66,7 +71,7 @@ def test_page_fetches_nothing_and_runs_only_its_own_script(pristine: Path) -> No
     assert "url(" not in style and "@import" not in style
 
 
-def test_page_is_accessible(pristine: Path) -> None:  # noqa: F811
+def test_page_is_accessible(pristine: Path) -> None:
     _, page = read_page(pristine)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) > 10 and all(len(image.get("alt") or "") > 20 for image in images)
@@ -76,7 +81,7 @@ def test_page_is_accessible(pristine: Path) -> None:  # noqa: F811
     assert [attributes.get("lang") for tag, attributes in page.tags if tag == "html"] == ["en"]
 
 
-def test_page_shows_every_model_limits_and_licence(pristine: Path) -> None:  # noqa: F811
+def test_page_shows_every_model_limits_and_licence(pristine: Path) -> None:
     text, _ = read_page(pristine)
     plain = text.replace("<wbr>", "")
     for model in params.load(pristine / "params.yaml").model_ids():
@@ -87,41 +92,41 @@ def test_page_shows_every_model_limits_and_licence(pristine: Path) -> None:  # n
     assert "mean nothing medically" not in text
 
 
-def test_phantom_is_called_a_phantom(project: Path) -> None:  # noqa: F811
-    for path in (project / "predictions/holdout").iterdir():
+def test_phantom_is_called_a_phantom(report_copy: Path) -> None:
+    for path in (report_copy / "predictions/holdout").iterdir():
         path.write_text(path.read_text().replace("HAM_00", "HAM_9"))
-    report.build(project, params.load(project / "params.yaml"))
-    assert "<strong>These figures mean nothing medically" in (project / "reports/report.html").read_text()
+    report.build(report_copy, params.load(report_copy / "params.yaml"))
+    assert "<strong>These numbers mean nothing medically" in (report_copy / "reports/report.html").read_text()
 
 
-def test_same_inputs_same_bytes_and_stray_files_are_ignored(project: Path, pristine: Path) -> None:  # noqa: F811
-    shutil.copy(project / "metrics/val/teacher_lite0.json", project / "metrics/val/teacher_old.json")
-    report.build(project, params.load(project / "params.yaml"))
-    for name in ("reports/report.html", "metrics/summary.json", "docs/fragments/results.md", "plots/figures/roc.png"):
-        assert (project / name).read_bytes() == (pristine / name).read_bytes(), name
+def test_same_inputs_same_bytes_and_stray_files_are_ignored(report_copy: Path, pristine: Path) -> None:
+    shutil.copy(report_copy / "metrics/val/teacher_lite0.json", report_copy / "metrics/val/teacher_old.json")
+    report.build(report_copy, params.load(report_copy / "params.yaml"))
+    for name in ("reports/report.html", "metrics/summary.json", RESULTS, "plots/figures/roc.png"):
+        assert (report_copy / name).read_bytes() == (pristine / name).read_bytes(), name
 
 
-def test_missing_metrics_are_one_sentence(project: Path) -> None:  # noqa: F811
-    (project / "metrics/holdout/control_tiny_s0.json").unlink()
+def test_missing_metrics_are_one_sentence(report_copy: Path) -> None:
+    (report_copy / "metrics/holdout/control_tiny_s0.json").unlink()
     with pytest.raises(UserError, match=r"control_tiny_s0\.json does not exist"):
-        report.build(project, params.load(project / "params.yaml"))
+        report.build(report_copy, params.load(report_copy / "params.yaml"))
 
 
-def test_undefined_metrics_are_dashes_and_text_is_escaped(project: Path) -> None:  # noqa: F811
+def test_undefined_metrics_are_dashes_and_text_is_escaped(report_copy: Path) -> None:
     for part in ("val", "holdout"):
-        path = project / f"metrics/{part}/int8_tiny_s0.json"
+        path = report_copy / f"metrics/{part}/int8_tiny_s0.json"
         edit(path, ["melanoma", "histology", "roc_auc"], None)
         edit(path, ["intervals", "melanoma.histology.roc_auc"], None)
         edit(path, ["operating_points", "sensitivity", "ppv"], None)
-    edit(project / "metrics/prepare.json", ["files_without_a_row"], ["<script>alert(1)</script>"])
-    report.build(project, params.load(project / "params.yaml"))
-    text, _ = read_page(project)
+    edit(report_copy / "metrics/prepare.json", ["files_without_a_row"], ["<script>alert(1)</script>"])
+    report.build(report_copy, params.load(report_copy / "params.yaml"))
+    text, _ = read_page(report_copy)
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
-    row = next(line for line in (project / RESULTS).read_text().splitlines() if "**`int8_tiny_s0`**" in line)
+    row = next(line for line in (report_copy / RESULTS).read_text().splitlines() if "**`int8_tiny_s0`**" in line)
     assert row.split("|")[5].strip() == "–"
 
 
-def test_fragment_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) -> None:  # noqa: F811
+def test_the_readme_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) -> None:
     settings = params.load(pristine / "params.yaml")
     lines = (pristine / RESULTS).read_text().splitlines()
     rows = {line.split("|")[1].strip(" *`"): line for line in lines[2:] if line.startswith("|")}
@@ -132,7 +137,7 @@ def test_fragment_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) ->
     assert f"{metrics['melanoma']['roc_auc']:.3f} [{low:.3f}, {high:.3f}]" in rows["student_tiny_s0"]
 
 
-def test_summary_follows_the_contract(pristine: Path) -> None:  # noqa: F811
+def test_summary_follows_the_contract(pristine: Path) -> None:
     content = json.loads((pristine / "metrics/summary.json").read_text())
     keys = {"melanoma_roc_auc", "macro_f1"}
     assert all(set(parts) == {"val", "holdout"} for parts in content.values())
@@ -144,43 +149,47 @@ def test_summary_follows_the_contract(pristine: Path) -> None:  # noqa: F811
     [(-0.01, 0.02, "a tie"), (0.0, 0.02, "a tie"), (0.001, 0.02, "better"), (-0.02, -0.001, "worse")],
 )
 def test_a_winner_needs_an_interval_without_zero(low: float, high: float, word: str) -> None:
-    sentence = tables.verdict(Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high, 0.043))
-    assert [found for found in ("a tie", "better", "worse") if found in sentence] == [word]
-    assert ("a true difference of 0.043 would show in four of five such data sets" in sentence) == (word == "a tie")
+    one = Comparison("student_x_s0", "control_x_s0", (low + high) / 2, low, high, 0.043)
+    sentence = render.words("verdict", one=one)
+    assert [verdict for verdict in ("a tie", "better", "worse") if verdict in sentence] == [word]
+    assert sentence.endswith("; 80 % power to detect 0.043).") == (word == "a tie")
+    assert ("+" in sentence) == (one.difference >= 0), "a difference bears its sign"
+    assert render.words("verdict", one=one, quote="`").startswith("`student_x_s0` ")
 
 
-def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(project: Path) -> None:  # noqa: F811
-    path = project / "predictions/holdout/control_tiny_s0.csv"
+def test_comparison_of_a_model_that_lost_its_skill_is_no_tie(report_copy: Path) -> None:
+    path = report_copy / "predictions/holdout/control_tiny_s0.csv"
     table = pd.read_csv(path)
     columns = [name for name in table if str(name).startswith("p_")]
     table[columns] = np.random.default_rng(0).permutation(table[columns].to_numpy())
     table.to_csv(path, index=False)
-    settings = params.load(project / "params.yaml")
-    found = results.verdicts(model_pairs.compare_models(project, settings), settings)
-    assert "student_tiny is better than control_tiny" in tables.verdict(found[0])
+    settings = params.load(report_copy / "params.yaml")
+    first = results.comparisons(model_pairs.compare_models(report_copy, settings), settings)[0]
+    assert "student_tiny is better than control_tiny" in render.words("verdict", one=first)
 
 
 @pytest.mark.parametrize(
     ("interval", "word"),
-    [([0.8, 0.94], "short of"), ([0.9, 0.97], "compatible"), ([0.96, 1.0], "above"), (None, "reached")],
+    [([0.8, 0.94], "short of"), ([0.9, 0.97], "compatible"), ([0.96, 1.0], "above"), (None, "")],
 )
-def test_target_sentence_is_computed(pristine: Path, interval: list[float] | None, word: str) -> None:  # noqa: F811
-    metrics = read_json(pristine / "metrics/holdout/int8_tiny_s0.json")
-    metrics["intervals"]["operating_points.sensitivity.sensitivity"] = interval
-    assert word in tables.target_sentence(0.95, metrics)
+def test_target_sentence_is_computed(interval: list[float] | None, word: str) -> None:
+    words = ("short of", "compatible", "above")
+    sentence = render.words("target", aim=0.95, reached=0.93, pair=interval)
+    assert "sensitivity of 0.95" in sentence and "it reached 0.930" in sentence
+    assert [one for one in words if one in sentence] == ([word] if interval else [])
 
 
-def test_seeds_are_summarised_only_when_there_are_several(pristine: Path) -> None:  # noqa: F811
+def test_seeds_are_summarised_only_when_there_are_several(pristine: Path) -> None:
     compared = read_json(pristine / "metrics/compare/models.json")
-    assert protocol_tables.seeds_table(compared) is None
+    assert tables.seeds_table(compared).rows == []
     row = {"seeds": 3, "mean": 0.9, "sd": 0.01, "low": 0.87, "high": 0.93}
     compared["families"]["student_tiny"] = dict.fromkeys(model_pairs.METRICS, row)
-    table = protocol_tables.seeds_table(compared)
-    assert table is not None and [line[0].value for line in table.rows] == ["student_tiny"]
-    assert table.rows[0][2] == ("0.900 ± 0.010", "0.870 to 0.930", False)
+    table = tables.seeds_table(compared)
+    assert [line[0].value for line in table.rows] == ["student_tiny"]
+    assert table.rows[0][2] == render.Cell("0.900 ± 0.010", "0.870 to 0.930")
 
 
-def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:  # noqa: F811
+def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:
     settings = params.load(pristine / "params.yaml")
     found = model_pairs.pairs(settings, model_pairs.published(pristine, settings))
     for pair in ("student_tiny control_tiny", f"int8_tiny {settings.teacher_id}", "int8_tiny baseline_logistic"):
@@ -194,83 +203,112 @@ def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:  # noqa: F811
     }
 
 
-def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) -> None:  # noqa: F811
+def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) -> None:
     compared = read_json(pristine / "metrics/compare/models.json")
-    table = protocol_tables.pairs_table(compared)
+    table = tables.pairs_table(compared)
+    assert set(model_pairs.METRICS.values()) - set(table.head) == {"melanoma ROC-AUC"}, "whose column is A − B"
     assert len(table.rows) == len(compared["pairs"])
     for row, pair in zip(table.rows, compared["pairs"], strict=True):
-        found = pair["metrics"]["melanoma.roc_auc"]
-        tie = found["low"] <= 0 <= found["high"]
-        assert row[2].value == ("a tie" if tie else "A is better" if found["difference"] > 0 else "A is worse")
+        gap = pair["metrics"]["melanoma.roc_auc"]
+        tie = gap["low"] <= 0 <= gap["high"]
+        assert row[2].value == ("a tie" if tie else "A is better" if gap["difference"] > 0 else "A is worse")
     settings = params.load(pristine / "params.yaml")
     evaluated = cases.evaluate_roles(pristine, cases.roles(settings))
     sides = evaluated["student"], evaluated["control"]
     a, b = (weighted_metrics.roc_auc(side.predictions.melanoma, side.p_melanoma) for side in sides)
     numbers = settings.evaluate.bootstrap, settings.evaluate.seed
     wanted = bootstrap.paired_difference(b, a, sides[0].predictions.lesion_id, *numbers)  # a minus b
-    found = results.verdicts(compared, settings)[0]
-    assert (found.difference, found.low, found.high) == pytest.approx(wanted, abs=1e-6)
+    first = results.comparisons(compared, settings)[0]
+    assert (first.difference, first.low, first.high) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_sections_are_complete(pristine: Path) -> None:  # noqa: F811
-    settings = params.load(pristine / "params.yaml")
-    at = page.Page(pristine, results.load(pristine, settings), {})
-    made = [section for make in sections.SECTIONS if (section := make(at)) is not None]
-    assert len({section.id for section in made}) == len(made) > 10
-    every = [block.content for section in made for block in section.blocks if block.kind == "table"]
-    assert len(every) > 15
+def test_every_table_is_complete_and_on_the_page(pristine: Path) -> None:
+    stages = results.load_stages(pristine, params.load(pristine / "params.yaml"))
+    of_models, of_stages = tables.tables(load(pristine)), tables.stage_tables(stages)
+    every = [table for table in of_models.values() if table.rows]
+    every += [table for some in of_stages.values() for table in some]
+    assert len(every) > 25
     for table in every:
         assert table.rows and all(len(row) == len(table.head) for row in table.rows), table.caption
+    _, page = read_page(pristine)
+    shown = [attributes["aria-label"] for tag, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert sorted(table.caption for table in every) == sorted(map(str, shown))
 
 
-def test_every_figure_drawn_is_on_the_page_or_one_of_a_family(pristine: Path) -> None:  # noqa: F811
+def test_every_description_of_a_table_has_a_caption_and_is_used(pristine: Path) -> None:
+    described = set(render.descriptions()) - {"labels"}
+    words = render.environment(html=False).get_template("words.j2").module
+    assert {name for name in described if not hasattr(words, name)} == set()
+    code = "".join(path.read_text() for path in Path(render.__file__).parent.glob("*.py"))
+    assert {name for name in described if not re.search(rf'table\(\s*"{name}"', code)} == set()
+
+
+def test_every_section_is_in_the_contents_and_has_something_to_show(pristine: Path) -> None:
+    text, page = read_page(pristine)
+    files = {path.name.removesuffix(".html.j2") for path in (render.TEMPLATES / "sections").iterdir()}
+    ids = [attributes["aria-labelledby"] for tag, attributes in page.tags if "aria-labelledby" in attributes]
+    assert set(ids) == files and len(ids) == len(files) > 10
+    for name in files:
+        section = text.split(f'<section aria-labelledby="{name}">')[1].split("</section>")[0]
+        assert "<table>" in section or "<img" in section, name
+        assert f'<a href="#{name}">' in text
+
+
+def test_every_figure_drawn_is_on_the_page_or_one_of_a_family(pristine: Path) -> None:
     text, _ = read_page(pristine)
-    settings = params.load(pristine / "params.yaml")
-    for item in figures.figures(pristine, results.load(pristine, settings)):
-        assert item.name.startswith("training/") or f"<b>{item.title}.</b>" in text, item.name
+    drawn = figures.draw(pristine, load(pristine)) | model_figures.draw(load(pristine))
+    for name in drawn:
+        there = report.picture(pristine / f"plots/figures/{name}.png") in text
+        assert there != name.startswith("training/"), name
+    files = (pristine / "plots/figures").rglob("*.png")
+    assert {path.relative_to(pristine / "plots/figures").as_posix()[:-4] for path in files} == set(drawn)
 
 
-def test_robustness_is_shown(pristine: Path) -> None:  # noqa: F811
+def test_robustness_is_shown(pristine: Path) -> None:
     assert "five severities" in (pristine / "reports/report.html").read_text()
     assert (pristine / "plots/figures/robustness.png").exists()
 
 
-def test_mirror_images_are_spoken_of_only_where_teachers_are_asked_with_them(pristine: Path) -> None:  # noqa: F811
-    shown = results.load(pristine, params.load(pristine / "params.yaml")).robustness
-    told = [protocol_tables.robustness_tables(shown, mirrored)[0].caption for mirrored in (True, False)]
-    assert ["mirror" in caption for caption in told] == [True, False]
+def test_mirror_images_are_mentioned_only_where_teachers_predict_them(pristine: Path) -> None:
+    models = load(pristine).robustness
+    captions = [tables.robustness_table(models, mirrored).caption for mirrored in (True, False)]
+    assert ["mirror" in caption for caption in captions] == [True, False]
 
 
 def test_markers(tmp_path: Path) -> None:
-    readme, fragment = tmp_path / "README.md", tmp_path / "results.md"
-    start, end = fragments.markers("results")
-    fragment.write_text("| new |\n")
-    readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    fragments.insert(readme, "results", fragment)
-    fragments.insert(readme, "results", fragment)  # twice changes nothing more
-    assert readme.read_text() == f"before\n{start}\n| new |\n{end}\nafter\n"
+    document = tmp_path / "README.md"
+    start, end = readme.markers("results")
+    document.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    for _ in range(2):  # the second time changes nothing
+        readme.insert(document, "results", "| new |\n")
+        assert document.read_text() == f"before\n{start}\n| new |\n{end}\nafter\n"
     for broken in ("no markers", f"{end}\n{start}", f"{start}{start}{end}"):
-        readme.write_text(broken)
+        document.write_text(broken)
         with pytest.raises(UserError, match="needs one line"):
-            fragments.insert(readme, "results", fragment)
-        assert readme.read_text() == broken
+            readme.insert(document, "results", "| new |\n")
+        assert document.read_text() == broken
     with pytest.raises(UserError, match="does not exist"):
-        fragments.insert(tmp_path / "none.md", "results", fragment)
+        readme.insert(tmp_path / "none.md", "results", "| new |\n")
 
 
-def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:  # noqa: F811
-    found = results.load(pristine, params.load(pristine / "params.yaml"))
-    texts = fragments.texts(found)
-    assert set(texts) == {name for names in fragments.DOCUMENTS.values() for name in names}
+def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:
+    of_models = load(pristine)
+    texts = readme.texts(of_models)
+    assert set(texts) == {name for names in readme.DOCUMENTS.values() for name in names}
     for name, text in texts.items():
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert name == "card_robustness" or (rows and len({row.count("|") for row in rows[:3]}) == 1), name
-    auc = found.holdout["int8_tiny_s0"]["melanoma"]["roc_auc"]
+    auc = of_models.holdout["int8_tiny_s0"]["melanoma"]["roc_auc"]
     assert f"| melanoma ROC-AUC | {auc:.3f} [" in texts["card_metrics"]
+    page = read_page(pristine)[0].replace("<wbr>", "")
+    for line in texts["card_slices"].splitlines()[2:8]:  # the same values, formatted alike
+        _, _, name, counts, auc_there, *_ = (part.strip() for part in line.split("|"))
+        cells = f"{escape(name)}</td><td>{counts}</td><td>{auc_there.split(' [')[0]}<"
+        assert cells in page, line
     assert "ResNet-50" in texts["published"] and f"| here: `int8_tiny_s0` | {auc:.3f} [" in texts["published"]
 
 
-def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
+def test_cases_are_what_their_kind_says(pristine: Path) -> None:
     roles = cases.roles(params.load(pristine / "params.yaml"))
     evaluated = cases.evaluate_roles(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
     picked = cases.pick(evaluated, high_confidence=0.6, count=5)
@@ -283,7 +321,7 @@ def test_cases_are_what_their_kind_says(pristine: Path) -> None:  # noqa: F811
     assert (only["diagnosis_teacher"] == only["dx"]).all() and (only["diagnosis_int8"] != only["dx"]).all()
 
 
-def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:  # noqa: F811
+def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:
     roles = cases.roles(params.load(pristine / "params.yaml"))
     evaluated = cases.evaluate_roles(pristine, {role: roles[role] for role in ("teacher", "student", "int8")})
     found = cases.agreement(evaluated, 0.6)
@@ -300,7 +338,7 @@ def test_the_views_of_agreement_count_the_same_images(pristine: Path) -> None:  
     assert hits[roles["int8"]] == found["diagnosis"]["teacher_int8"]["b_correct"]
 
 
-def test_pictures_follow_the_table_not_the_order_of_cases(pristine: Path) -> None:  # noqa: F811
+def test_pictures_follow_the_table_not_the_order_of_cases(pristine: Path) -> None:
     shown = pd.read_csv(pristine / "plots/errors/cases.csv").head(3)
     ids = pd.Series([*shown["image_id"][::-1], "ISIC_X"])
     images = np.arange(len(ids), dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)

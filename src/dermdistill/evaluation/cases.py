@@ -24,23 +24,8 @@ from dermdistill.metrics.predictions import Predictions, read, require_same_imag
 from dermdistill.params import Params
 
 LEAST = "least_likely_melanoma"
-KINDS = {
-    LEAST: (
-        "Melanomas the deployed model finds least likely",
-        "Lowest probability first; below its threshold it misses them.",
-    ),
-    "missed_melanoma": ("Melanomas missed by both", "Both stay below their thresholds; lowest probability first."),
-    "false_alarm": ("False alarms of both", "Not melanoma, yet both are above their thresholds; highest first."),
-    "only_a": ("Only the teacher is right", "Of the seven diagnoses; largest lead of the teacher first."),
-    "only_b": ("Only the deployed model is right", "Of the seven diagnoses; largest lead of the deployed model first."),
-    "both_wrong": ("Both give a wrong diagnosis", "Least probability left for the diagnosis on record first."),
-    "high_confidence": (
-        "Wrong with high confidence",
-        "At least one is wrong with high probability; most confident first.",
-    ),
-    "challenging": ("Hard, but at least one is right", "Least probability for the diagnosis on record first."),
-    "easy": ("Easy: both are right", "Highest probability for the diagnosis on record first."),
-}
+KINDS = (LEAST, "missed_melanoma", "false_alarm", "only_a", "only_b", "both_wrong", "high_confidence", "challenging",
+         "easy")  # fmt: skip
 
 
 class Evaluated(NamedTuple):

@@ -1,8 +1,8 @@
-"""Which models are set against which, and what came out: the content of ``metrics/compare/``.
+"""Which models are compared, and the results: the content of ``metrics/compare/``.
 
-The pairs follow the questions of the project: what did the teacher add (student against control), what was lost on the
-way to the phone (student against teacher, INT8 against student and teacher), which network is the better one, and is a
-network needed at all (INT8 against every classical baseline). All are named here, before anybody looks, and all are
+The pairs follow the questions of the project: what did the teacher add (student against control), what did the small
+network and quantization lose (student against teacher, INT8 against student and teacher), which network is the better
+one, and is a network needed at all (INT8 against every classical baseline). All are named here beforehand, and all are
 shown. Deliberately absent: any statistics (``evaluation.comparison``) and any choice, since this reads the holdout.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from dermdistill.core.model_id import ModelId
 from dermdistill.evaluation import bootstrap, calibrators, comparison, fidelity, subgroups, weighted_metrics
 from dermdistill.metrics import calibration, predictions
 from dermdistill.metrics.metrics import rounded
@@ -34,24 +35,23 @@ def published(root: str | Path, settings: Params) -> list[str]:
 
 def families(models: list[str]) -> dict[str, list[str]]:
     """Network → its seeds; a teacher or baseline is a family of one."""
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for model in models:
-        seeded = model.startswith(("student_", "control_", "int8_"))
-        found.setdefault(model.rsplit("_s", 1)[0] if seeded else model, []).append(model)
-    return found
+        members.setdefault(ModelId.parse(model).family, []).append(model)
+    return members
 
 
 def pairs(settings: Params, models: list[str]) -> list[tuple[str, str]]:
     """Families to compare, "is the first better than the second?"."""
     teacher, shipped = settings.teacher_id, f"int8_{settings.ship.student}"
-    found = []
+    chosen = []
     for name in settings.run.students:
-        found += [(f"student_{name}", f"control_{name}"), (f"student_{name}", teacher)]
-        found += [(f"int8_{name}", f"student_{name}"), (f"int8_{name}", teacher)]
-    found += [(f"teacher_{name}", teacher) for name in settings.run.teachers if f"teacher_{name}" != teacher]
+        chosen += [(f"student_{name}", f"control_{name}"), (f"student_{name}", teacher)]
+        chosen += [(f"int8_{name}", f"student_{name}"), (f"int8_{name}", teacher)]
+    chosen += [(f"teacher_{name}", teacher) for name in settings.run.teachers if f"teacher_{name}" != teacher]
     others = [name for name in settings.run.students if name != settings.ship.student]
-    found += [(shipped, f"int8_{name}") for name in others]
-    return found + [(shipped, model) for model in models if model.startswith("baseline_")]
+    chosen += [(shipped, f"int8_{name}") for name in others]
+    return chosen + [(shipped, model) for model in models if ModelId.parse(model).kind == "baseline"]
 
 
 def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
@@ -59,20 +59,23 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
     models = published(root, settings)
     histology = subgroups.read(root, "holdout")["dx_type"] == "histo"
     scores: dict[str, predictions.Predictions] = {}
-    drawn: dict[str, comparison.ModelResults] = {}
+    bootstrapped: dict[str, comparison.ModelResults] = {}
     for model in models:
-        scores[model], drawn[model] = _draw(Path(root), model, histology, settings)
+        scores[model], bootstrapped[model] = _bootstrap(Path(root), model, histology, settings)
         predictions.require_same_images(scores[models[0]], scores[model])
     grouped, seed = families(models), settings.evaluate.seed
     return rounded(
         {
             "families": {
-                name: {metric: comparison.family([drawn[one] for one in members], metric, seed) for metric in METRICS}
+                name: {
+                    metric: comparison.family([bootstrapped[one] for one in members], metric, seed)
+                    for metric in METRICS
+                }
                 for name, members in grouped.items()
             },
             "pairs": [
                 {"a": a, "b": b, "seeds": [len(grouped[a]), len(grouped[b])]}
-                | {"metrics": _differences(drawn, grouped[a], grouped[b], seed)}
+                | {"metrics": _differences(bootstrapped, grouped[a], grouped[b], seed)}
                 | {"delong": _delong(scores, _one(grouped[a], settings), _one(grouped[b], settings))}
                 for a, b in pairs(settings, models)
             ],
@@ -84,53 +87,57 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
 def fidelities(root: str | Path, settings: Params) -> dict[str, Any]:
     """Model → part → how close it is to the teacher, for students, controls and INT8."""
     numbers = settings.evaluate.bootstrap, settings.evaluate.seed
-    found: dict[str, Any] = {}
-    small = [model for model in settings.model_ids() if not model.startswith("teacher_")]
+    fidelity_of: dict[str, Any] = {}
+    small = [model for model in settings.model_ids() if ModelId.parse(model).kind != "teacher"]
     for part in ("val", "holdout"):
         folder = Path(root) / f"predictions/{part}"
         teacher = predictions.read(folder / f"{settings.teacher_id}.csv")
         for model in small:
             measured = fidelity.measure(teacher, predictions.read(folder / f"{model}.csv"), *numbers)
-            found.setdefault(model, {})[part] = measured
-    return found
+            fidelity_of.setdefault(model, {})[part] = measured
+    return fidelity_of
 
 
-def _draw(
+def _bootstrap(
     root: Path, model: str, histology: pd.Series, settings: Params
 ) -> tuple[predictions.Predictions, comparison.ModelResults]:
-    known = predictions.read(root / f"predictions/holdout/{model}.csv")
+    raw = predictions.read(root / f"predictions/holdout/{model}.csv")
     fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
-    known = predictions.replace(known, fitted.apply(known.probabilities))
+    calibrated = predictions.replace(raw, fitted.apply(raw.probabilities))
     threshold, bins = fitted.thresholds["sensitivity"], settings.evaluate.bins
-    every = weighted_metrics.headline(known.labels, known.probabilities, threshold, known.lookup(histology), bins)
+    every = weighted_metrics.headline(
+        calibrated.labels, calibrated.probabilities, threshold, calibrated.lookup(histology), bins
+    )
     metrics = {name: every[name] for name in METRICS}
-    return known, bootstrap.bootstrap(metrics, known.lesion_id, settings.evaluate.bootstrap, settings.evaluate.seed)
+    return calibrated, bootstrap.bootstrap(
+        metrics, calibrated.lesion_id, settings.evaluate.bootstrap, settings.evaluate.seed
+    )
 
 
 def _differences(
-    drawn: Mapping[str, comparison.ModelResults], a: list[str], b: list[str], seed: int
+    bootstrapped: Mapping[str, comparison.ModelResults], a: list[str], b: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
-    sides = [[drawn[model] for model in side] for side in (a, b)]
+    sides = [[bootstrapped[model] for model in side] for side in (a, b)]
     return {metric: comparison.difference(sides[0], sides[1], metric, seed) for metric in METRICS}
 
 
 def _one(members: list[str], settings: Params) -> str:
-    """The member that DeLong's test looks at: the seed that ships."""
-    return next((model for model in members if model.endswith(f"_s{settings.ship.seed}")), members[0])
+    """The member that DeLong's test compares: the deployed seed."""
+    return next((model for model in members if ModelId.parse(model).seed == settings.ship.seed), members[0])
 
 
 def _delong(scores: Mapping[str, predictions.Predictions], a: str, b: str) -> dict[str, Any]:
-    positive = scores[a].melanoma
-    return {"models": [a, b], "test": comparison.delong(positive, scores[a].p_melanoma, scores[b].p_melanoma)}
+    y_true = scores[a].melanoma
+    return {"models": [a, b], "test": comparison.delong(y_true, scores[a].p_melanoma, scores[b].p_melanoma)}
 
 
 def compare_calibrations(root: str | Path, settings: Params) -> dict[str, Any]:
     """``metrics/compare/calibration.json``: every map of every network, on val (cross-validated) and on the holdout."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     chosen = settings.compare
     for model in settings.model_ids():
         val, holdout = (predictions.read(Path(root) / f"predictions/{part}/{model}.csv") for part in ("val", "holdout"))
         numbers = chosen.calibration_folds, chosen.dirichlet_penalty, settings.evaluate.bins, settings.evaluate.seed
-        found[model] = calibrators.compare(val, holdout, *numbers)
-    content: dict[str, Any] = rounded(found)
+        results[model] = calibrators.compare(val, holdout, *numbers)
+    content: dict[str, Any] = rounded(results)
     return content

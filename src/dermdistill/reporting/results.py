@@ -1,20 +1,40 @@
-"""The metrics files of a run, read by model id: what every table, figure and sentence of the report starts from.
+"""The metrics files of a run, read by model id: the input of every table, figure and sentence of the report.
 
 Never by listing a folder, so that a file left over from an earlier run cannot slip in. Deliberately absent: any number
-of its own.
+of its own, but for the means of ``metrics/summary.json``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
-from dermdistill.evaluation import model_pairs
+from dermdistill.evaluation import cases, model_pairs
 from dermdistill.params import Params
-from dermdistill.reporting.tables import Comparison
+from dermdistill.reporting.render import Metrics, lookup
+
+SUMMARY = {
+    "val": {"melanoma_roc_auc": "raw.melanoma_roc_auc", "macro_f1": "raw.diagnosis_macro_f1"},
+    "holdout": {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"},
+}
+STAGES = ("prepare", "describe", "audit", "split", "analyze_errors", "explain", "ship", "export", "benchmark")
+
+
+class Comparison(NamedTuple):
+    """Melanoma AUC of ``first`` minus that of ``second`` on the holdout, with its paired 95 % interval.
+
+    ``detectable``: the true difference that such an interval would tell from zero with a power of 80 %.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    detectable: float
 
 
 class Results(NamedTuple):
@@ -27,15 +47,29 @@ class Results(NamedTuple):
     comparisons: list[Comparison]
     compared: dict[str, Any]  # every pair and family
     maps: dict[str, Any]  # every calibration map
-    robustness: dict[str, Any]  # of teacher, student and shipped file
+    robustness: dict[str, Any]  # of teacher, student and deployed model
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role (teacher, student, control, int8) → model id."""
+        return cases.roles(self.settings)
 
 
-class Drawn(NamedTuple):
-    name: str
-    figure: Figure
-    title: str
-    alt: str
-    caption: str
+def load(root: str | Path, settings: Params) -> Results:
+    folder, models = Path(root) / "metrics", model_pairs.published(root, settings)
+    val, holdout, calibration = (
+        {model: read_json(folder / kind / f"{model}.json") for model in models}
+        for kind in ("val", "holdout", "calibrate")
+    )
+    compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
+    robustness = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
+    return Results(settings, val, holdout, calibration, comparisons(compared, settings), compared, maps, robustness)
+
+
+def load_stages(root: str | Path, settings: Params) -> dict[str, Any]:
+    """Stage → its metrics, of the stages that write one file; ``quantize``: that of the deployed model."""
+    files = {name: f"{name}.json" for name in STAGES} | {"quantize": f"quantize/{settings.shipped}.json"}
+    return {name: read_json(Path(root) / "metrics" / file) for name, file in files.items()}
 
 
 def read_table(root: Path, name: str) -> pd.DataFrame:
@@ -45,24 +79,8 @@ def read_table(root: Path, name: str) -> pd.DataFrame:
         raise UserError(f"{root / name} does not exist; `dvc repro` makes it") from None
 
 
-def curve(root: Path, kind: str, model: str) -> pd.DataFrame:
-    return read_table(root, f"plots/curves/{kind}/{model}.csv")
-
-
-def load(root: str | Path, settings: Params) -> Results:
-    folder, models = Path(root) / "metrics", model_pairs.published(root, settings)
-    val, holdout, calibrate = (
-        {model: read_json(folder / kind / f"{model}.json") for model in models}
-        for kind in ("val", "holdout", "calibrate")
-    )
-    compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
-    tried = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
-    robustness = dict(zip([settings.teacher_id, *list(tried)[1:]], tried.values(), strict=True))  # an ensemble of one
-    return Results(settings, val, holdout, calibrate, verdicts(compared, settings), compared, maps, robustness)
-
-
-def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
-    """Of every student, the one that ships first: against its control, its teacher, and its INT8 against it.
+def comparisons(compared: Metrics, settings: Params) -> list[Comparison]:
+    """Of every student, the deployed one first: against its control, its teacher, and its INT8 model against it.
 
     Melanoma AUC on the holdout, of means over seeds where there are several. A pair whose difference is undefined is
     left out.
@@ -71,7 +89,7 @@ def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
         UserError: a pair has not been compared, because the student is new in ``run.students``.
     """
     pairs = {(pair["a"], pair["b"]): pair for pair in compared["pairs"]}
-    found = []
+    made = []
     for name in sorted(settings.run.students, key=lambda name: name != settings.ship.student):
         student = f"student_{name}"
         for wanted in ((student, f"control_{name}"), (student, settings.teacher_id), (f"int8_{name}", student)):
@@ -80,9 +98,33 @@ def verdicts(compared: dict[str, Any], settings: Params) -> list[Comparison]:
                     f"metrics/compare/models.json lacks {' against '.join(wanted)}; run `dvc repro compare`"
                 )
             gap = pair["metrics"]["melanoma.roc_auc"]
-            names = [f"{one} ({n} seeds)" if n > 1 else one for one, n in zip(wanted, pair["seeds"], strict=True)]
             if gap["difference"] is not None:
-                found.append(
-                    Comparison(names[0], names[1], gap["difference"], gap["low"], gap["high"], gap["detectable"])
-                )
-    return found
+                first, second = (with_seeds(one, seeds) for one, seeds in zip(wanted, pair["seeds"], strict=True))
+                made.append(Comparison(first, second, gap["difference"], gap["low"], gap["high"], gap["detectable"]))
+    return made
+
+
+def with_seeds(family: str, seeds: int) -> str:
+    return f"{family} ({seeds} seeds)" if seeds > 1 else family
+
+
+def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
+    """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there.
+
+    Those on val are of raw probabilities, since calibration was fitted on val. A network trained with several seeds has
+    a row of means besides.
+    """
+    parts = {"val": val, "holdout": holdout}
+    several = {name: members for name, members in model_pairs.families(list(val)).items() if len(members) > 1}
+    return {
+        model: {
+            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY[part].items()}
+            for part, metrics in parts.items()
+        }
+        for model, members in ({model: [model] for model in val} | several).items()
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return round(sum(defined) / len(defined), 6) if len(defined) == len(values) else None
