@@ -301,7 +301,7 @@ def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:
     auc = of_models.holdout["int8_tiny_s0"]["melanoma"]["roc_auc"]
     assert f"| melanoma ROC-AUC | {auc:.3f} [" in texts["card_metrics"]
     page = read_page(pristine)[0].replace("<wbr>", "")
-    for line in texts["card_slices"].splitlines()[2:8]:  # the same values, formatted alike
+    for line in texts["card_subgroups"].splitlines()[2:8]:  # the same values, formatted alike
         _, _, name, counts, auc_there, *_ = (part.strip() for part in line.split("|"))
         cells = f"{escape(name)}</td><td>{counts}</td><td>{auc_there.split(' [')[0]}<"
         assert cells in page, line

@@ -90,7 +90,7 @@ def test_the_candidates_stand_in_their_document_as_they_were_measured(report_cop
     assert "int8_tiny_s0.csv does not exist" in verify(report_copy)[0]
     write_text(measured, CANDIDATES)
     assert {line.split(":")[0] for line in verify(report_copy)} == {readme.CANDIDATES}
-    readme.insert(document, "ladder", readme.candidates_text(report_copy, params.load(report_copy / "params.yaml")))
+    readme.insert(document, "candidates", readme.candidates_text(report_copy, params.load(report_copy / "params.yaml")))
     assert verify(report_copy) == []
     text = document.read_text()
     assert "| `default` | 0.054 | 84.8 % | 76.2 % | 1,120 | 0.68 | `auc_drop`, `agreement` |" in text

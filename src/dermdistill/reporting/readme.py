@@ -42,7 +42,7 @@ from dermdistill.reporting.tables import tables
 FOLDER = "docs/tables"
 DOCUMENTS = {
     "README.md": ("results", "published"),
-    "docs/model_card.md": ("card_metrics", "card_diagnoses", "card_slices", "card_abstention", "card_robustness"),
+    "docs/model_card.md": ("card_metrics", "card_diagnoses", "card_subgroups", "card_abstention", "card_robustness"),
 }
 CANDIDATES, MEASURED = "docs/deployment.md", "plots/quantize/candidates"
 ABLATION = "docs/distillation.md"
@@ -56,7 +56,7 @@ def texts(results: Results) -> dict[str, str]:
         "published": [published_table(results)],
         "card_metrics": [card_metrics_table(results)],
         "card_diagnoses": [diagnoses_table(results)],
-        "card_slices": [made["subgroups"]],
+        "card_subgroups": [made["subgroups"]],
         "card_abstention": [made["deferral"], made["conformal"]],
         "card_robustness": [made["robustness"]],
     }
@@ -217,7 +217,7 @@ def main() -> None:
     for document, names in DOCUMENTS.items():
         for name in names:
             insert(document, name, read_text(f"{FOLDER}/{name}.md"))
-    insert(CANDIDATES, "ladder", candidates_text(".", params.load()))
+    insert(CANDIDATES, "candidates", candidates_text(".", params.load()))
     if Path(ablation.METRICS).exists():
         insert(ABLATION, "ablation", ablation_text(read_json(ablation.METRICS)))
 

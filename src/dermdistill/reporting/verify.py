@@ -168,7 +168,7 @@ def _check_ablation(root: Path, settings: Params) -> Iterator[str]:
 
 def _check_candidates(root: Path, settings: Params) -> Iterator[str]:
     if (root / readme.CANDIDATES).exists():
-        yield from _document_differences(root, readme.CANDIDATES, "ladder", readme.candidates_text(root, settings))
+        yield from _document_differences(root, readme.CANDIDATES, "candidates", readme.candidates_text(root, settings))
 
 
 def _document_differences(root: Path, document: str, name: str, again: str) -> Iterator[str]:
