@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dermdistill import explain
+from dermdistill.evaluation import cases
 from dermdistill.params import Cut, Model
 from dermdistill.reporting import panels
 from dermdistill.training import models
@@ -55,6 +56,12 @@ def test_any_network_has_maps_and_features(arch: str, cut: Cut | None, upscale: 
         logits = model(to_float(images[[2, 0]]))
         again = model.network.get_classifier()(torch.from_numpy(found))  # type: ignore[operator]
     torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_stage_takes_the_cases_that_were_picked() -> None:
+    from stages import explain as stage
+
+    assert stage.LEAST == cases.LEAST
 
 
 def test_neighbours_by_hand() -> None:

@@ -18,7 +18,17 @@ from dermdistill import params
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
 from dermdistill.evaluation import bootstrap, cases, model_pairs, weighted_metrics
-from dermdistill.reporting import figures, model_figures, readme, render, report, results, tables
+from dermdistill.reporting import (
+    data_figures,
+    error_figures,
+    figures,
+    model_figures,
+    readme,
+    render,
+    report,
+    results,
+    tables,
+)
 from dermdistill.reporting.results import Comparison, Results
 
 RESULTS = "docs/tables/results.md"
@@ -262,6 +272,17 @@ def test_every_figure_drawn_is_on_the_page_or_one_of_a_family(pristine: Path) ->
         assert there != name.startswith("training/"), name
     files = (pristine / "plots/figures").rglob("*.png")
     assert {path.relative_to(pristine / "plots/figures").as_posix()[:-4] for path in files} == set(drawn)
+
+
+def test_the_page_names_every_case_and_every_picture_of_the_other_stages() -> None:
+    kinds = render.environment(html=True).get_template("cases.html.j2").make_module({"case_ids": {}}).kinds
+    assert tuple(kinds) == cases.KINDS
+    for section, names in (
+        ("errors", error_figures.FIGURES),
+        ("data", data_figures.FIGURES + data_figures.PICTURES),
+    ):
+        text = (render.TEMPLATES / f"sections/{section}.html.j2").read_text()
+        assert [name for name in names if f'("{name}", ' not in text] == []
 
 
 def test_robustness_is_shown(pristine: Path) -> None:

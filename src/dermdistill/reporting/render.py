@@ -197,7 +197,7 @@ def markdown(table: Table) -> str:
     """A table as Markdown, its caption below; intervals stand in brackets, the emphasised row begins in bold."""
     lines = [table.head, ["---"] * len(table.head)]
     for first, *others in table.rows:
-        name = f"**{_plain(first)}**" if first.value == table.strong else _plain(first)
+        name = f"**{_plain(first)}**" if table.strong and first.value == table.strong else _plain(first)
         lines.append([name, *map(_plain, others)])
     caption = ["", table.caption] if table.caption else []
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *caption])

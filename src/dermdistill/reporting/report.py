@@ -69,7 +69,7 @@ def build_ablation(root: str | Path, settings: Params, names: list[str]) -> str:
     The teacher's predictions on val are kept beside those of the runs.
     """
     root, teacher = Path(root), settings.teacher_id
-    of_teacher = readme.read_text(root / f"predictions/val/{teacher}.csv", f"`dvc repro predict@{teacher}` makes it")
+    of_teacher = readme.read_text(root / f"predictions/val/{teacher}.csv", "`dvc repro` makes it")
     write_text(root / f"{ablation.RUNS}/{teacher}.csv", of_teacher)
     ranking = ablation.rank(root, settings, names, ablation.shared_settings(settings))
     write_json(root / ablation.METRICS, ranking)
