@@ -1,4 +1,4 @@
-"""The ablation: its cells, what counts as done, the ranking; the summary; and three cells through DVC's queue."""
+"""The ablation: its runs, what counts as done, the ranking; the summary; and three runs through DVC's queue."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def reported(report_copy: Path) -> Path:
 
 
 def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
-    found = ablation.cells(params.check(TINY, "params.yaml"))
+    found = ablation.runs(params.check(TINY, "params.yaml"))
     grid = TINY["ablation"]
     budget = {"students.tiny.epochs": grid["epochs"]}
     ways = 1 + len(grid["temperatures"]) * len(grid["alphas"]) + len(grid["methods"])
@@ -52,22 +52,22 @@ def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
     assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.num_views"] == 0
     assert found["enlarged"] == {"students.tiny.upscale": 1.5} | budget, "distilled as the block kd says"
     assert all(changes.items() >= budget.items() for changes in found.values())
-    shape = ablation.expected(TINY, found["deeper"])["student"]
+    shape = ablation.expected_inputs(TINY, found["deeper"])["student"]
     assert shape["cut"] == TINY["students"]["tiny"]["cut"] | grid["shapes"]["deeper"]["cut"]
 
 
 def test_a_shape_that_is_none_is_refused() -> None:
     for shapes, said in (
-        ({"control": {"upscale": 2.0}}, "control is the name of another cell"),
-        ({"dist": {"upscale": 2.0}}, "dist is the name of another cell"),
-        ({"teacher_ensemble": {"upscale": 2.0}}, "teacher_ensemble is the name of another cell or a teacher"),
-        ({"long": {"epochs": 40}}, "long changes epochs, but all cells have those of ablation.epochs"),
+        ({"control": {"upscale": 2.0}}, "control is the name of another run"),
+        ({"dist": {"upscale": 2.0}}, "dist is the name of another run"),
+        ({"teacher_ensemble": {"upscale": 2.0}}, "teacher_ensemble is the name of another run or a teacher"),
+        ({"long": {"epochs": 40}}, "long changes epochs, but all runs have those of ablation.epochs"),
         ({"huge": {"upsacle": 2.0}}, "unknown parameter students.tiny.upsacle"),
         ({"huge": {"cut": {"stages": "all"}}}, "students.tiny.cut.stages"),
     ):
         content = TINY | {"ablation": TINY["ablation"] | {"shapes": shapes}}
         with pytest.raises(UserError, match=said):
-            ablation.expected(content, ablation.cells(params.check(content, "params.yaml"))[next(iter(shapes))])
+            ablation.expected_inputs(content, ablation.runs(params.check(content, "params.yaml"))[next(iter(shapes))])
 
 
 def test_a_run_without_the_ablated_student_is_a_run_but_no_ablation() -> None:
@@ -78,34 +78,34 @@ def test_a_run_without_the_ablated_student_is_a_run_but_no_ablation() -> None:
         ship = COMMITTED["ship"] | {"student": "mobilenetv3", "seed": 2}
         settings = params.check(TINY | {"run": TINY["run"] | changes, "ship": ship}, "params.yaml")
         with pytest.raises(UserError, match=said):
-            ablation.cells(settings)
+            ablation.runs(settings)
 
 
 def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
     stored = COMMITTED | {"kd": COMMITTED["kd"] | {"views": 3}}  # answers stored for all but methods of features
     for content in (COMMITTED, TINY, stored):
-        cells = ablation.cells(params.check(content, "params.yaml"))
-        found = [json.dumps(ablation.expected(content, changes)) for changes in cells.values()]
+        runs = ablation.runs(params.check(content, "params.yaml"))
+        found = [json.dumps(ablation.expected_inputs(content, changes)) for changes in runs.values()]
         assert len(set(found)) == len(found)
 
 
 def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -> None:
     write_params(tmp_path, TINY)
     every = ablation.missing(tmp_path)
-    cells = ablation.cells(params.check(TINY, "params.yaml"))
-    assert every == list(cells)
+    runs = ablation.runs(params.check(TINY, "params.yaml"))
+    assert every == list(runs)
     folder = tmp_path / ablation.FOLDER
     folder.mkdir(parents=True)
     for name in ("control", "kd_T1_a0.5", "dist"):
         (folder / f"{name}.csv").write_text("some predictions")
     kept = ("control", "kd_T1_a0.5", "dist", "dkd")  # of the last there is no file
-    write_json(folder / "cells.json", {name: ablation.expected(TINY, cells[name]) for name in kept})
+    write_json(folder / "runs.json", {name: ablation.expected_inputs(TINY, runs[name]) for name in kept})
     assert set(every) - set(ablation.missing(tmp_path)) == {"control", "kd_T1_a0.5", "dist"}
     for changes, left in (
         ({"kd.methods.dist.beta": 2.0}, {"control", "kd_T1_a0.5"}),
-        ({"kd.alpha": 0.3}, {"control", "kd_T1_a0.5"}),  # the grid's cells have their own
+        ({"kd.alpha": 0.3}, {"control", "kd_T1_a0.5"}),  # the grid's runs have their own
         ({"evaluate.bins": 5, "quantize.seed": 3}, {"control", "kd_T1_a0.5", "dist"}),
-        ({"students.tiny.epochs": 3}, {"control", "kd_T1_a0.5", "dist"}),  # cells have their own
+        ({"students.tiny.epochs": 3}, {"control", "kd_T1_a0.5", "dist"}),  # runs have their own
         ({"ablation.epochs": 3}, set()),
         ({"students.tiny.lr": 0.5}, set()),
         ({f"teachers.{TINY['kd']['teachers'][0]}.epochs": 1}, {"control"}),  # who has no teacher
@@ -134,7 +134,7 @@ def test_an_experiment_of_an_older_params_file_is_no_cell(tmp_path: Path, monkey
         assert set(ablation.collected()) == found
 
 
-def cell(root: Path, name: str, quality: float) -> None:
+def run(root: Path, name: str, quality: float) -> None:
     """Predictions on val that are right more often the higher the quality."""
     table = pd.read_csv(root / "predictions/val/control_tiny_s0.csv")
     columns = [column for column in table if column.startswith("p_")]
@@ -148,9 +148,9 @@ def cell(root: Path, name: str, quality: float) -> None:
 
 def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
-    cell(reported, "control", 4.0)
-    cell(reported, "kd_T1_a0.5", 3.0)
-    cell(reported, "dist", 0.5)
+    run(reported, "control", 4.0)
+    run(reported, "kd_T1_a0.5", 3.0)
+    run(reported, "dist", 0.5)
     text = report.build_ablation(reported, settings, ["control", "dist", "kd_T1_a0.5"])
     found = read_json(reported / ranking.METRICS)
     names = [row["name"] for row in found["rows"]]
@@ -176,7 +176,7 @@ def test_cells_are_ranked_on_val_with_paired_differences(reported: Path) -> None
 def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
     for name, quality in (("kd", 2.0), ("dist", 1.0), ("enlarged", 6.0), ("deeper", 0.5)):
-        cell(reported, name, quality)
+        run(reported, name, quality)
     write_json(reported / ranking.COSTS, {"kd": {"parameters": 1_027_847, "macs": 150_000_000}})
     write_text(reported / readme.ABLATION, "Before.\n<!-- ablation -->\nold\n<!-- /ablation -->\nAfter.\n")
     text = report.build_ablation(reported, settings, ["kd", "dist", "enlarged", "deeper"])
@@ -211,7 +211,7 @@ def test_what_a_shape_costs_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
-    cell(reported, "dist", 1.0)
+    run(reported, "dist", 1.0)
     report.build_ablation(reported, settings, ["dist"])
     for path in (reported / "predictions/holdout").iterdir():
         path.unlink()
@@ -220,7 +220,7 @@ def test_the_holdout_does_not_change_the_ranking(reported: Path) -> None:
 
 def test_a_ranking_outlives_its_teacher(reported: Path) -> None:
     settings = params.load(reported / "params.yaml")
-    cell(reported, "dist", 1.0)
+    run(reported, "dist", 1.0)
     report.build_ablation(reported, settings, ["dist"])
     other = settings.model_copy(update={"kd": settings.kd.model_copy(update={"teachers": ["another"], "alpha": 0.123})})
     (reported / f"predictions/val/{settings.teacher_id}.csv").unlink()
@@ -228,7 +228,7 @@ def test_a_ranking_outlives_its_teacher(reported: Path) -> None:
 
 
 def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:
-    cell(reported, "dist", 1.0)
+    run(reported, "dist", 1.0)
     report.build_ablation(reported, params.load(reported / "params.yaml"), ["dist"])
     assert verify.verify(reported) == []
     content = read_json(reported / ranking.METRICS)
@@ -257,7 +257,7 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
     text = "\n".join(summary.lines(reported))
     assert (
         "`dvc repro evaluate@int8-tiny-0`" in text
-        and f"0 of {len(ablation.missing(reported))} cells; `make ablation`" in text
+        and f"0 of {len(ablation.missing(reported))} runs; `make ablation`" in text
     )
     assert "best control on val: control_" in text
     teacher = params.load(reported / "params.yaml").kd.teachers[0]
@@ -285,9 +285,9 @@ def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monke
     content = TINY | {"ablation": TINY["ablation"] | few}
     write_params(tmp_path, content)
     settings = params.load()
-    wanted = ablation.cells(settings)
+    wanted = ablation.runs(settings)
     tasks = {"control": "Queued", "kd": "Queued", "ls": "Running", "dist": "Failed"}
-    known = {name: ablation.expected(content, wanted[name]) for name in tasks}
+    known = {name: ablation.expected_inputs(content, wanted[name]) for name in tasks}
     known["kd"] = known["ls"] = known["kd"] | {"seed": 7}  # queued with another seed, as if it were
     queue = {f"ablation_tiny_{name}": ablation.Task(name, state) for name, state in tasks.items()}
     monkeypatch.setattr(ablation, "_queue", lambda: (queue, 2))
@@ -341,7 +341,7 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
         "shapes": {"narrow": {"cut": {"head": 8}}},  # and beside it the student as it is
     }
     change_params(clone, {f"ablation.{name}": value for name, value in few.items()})
-    git(clone, "commit", "--quiet", "--all", "--message", "Three cells")
+    git(clone, "commit", "--quiet", "--all", "--message", "Three runs")
 
     def make(jobs: str = "2") -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -359,7 +359,7 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
     assert first < last, "each was collected as soon as it was done"
     stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
     teacher = (clone / "predictions/val/teacher_ensemble.csv").read_bytes()
-    assert stored.pop("teacher_ensemble") == teacher  # the answers the cells are ranked against
+    assert stored.pop("teacher_ensemble") == teacher  # the answers the runs are ranked against
     assert set(stored) == {"control", "kd", "narrow"} and len({*stored.values(), before}) == 4
     assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
     assert "collected" not in make()

@@ -76,23 +76,23 @@ class KD(Block):
 
 
 class Ablation(Block):
-    CONTROL: ClassVar = "control"  # name of the cell without a teacher
+    CONTROL: ClassVar = "control"  # name of the run without a teacher
     student: Name
     seed: Seed
     epochs: Count
     temperatures: list[Positive]
     alphas: list[Proportion]
     methods: list[Method]
-    shapes: dict[Name, dict[str, Any]]  # checked where a cell is made of them: they change the student's block
+    shapes: dict[Name, dict[str, Any]]  # checked where a run is made of them: they change the student's block
 
     @model_validator(mode="after")
-    def shapes_are_cells_of_their_own(self) -> "Ablation":
+    def shapes_are_runs_of_their_own(self) -> "Ablation":
         for name, changes in self.shapes.items():
             if name in (self.CONTROL, *get_args(Method)) or name.startswith("teacher_"):
-                raise ValueError(f"shapes: {name} is the name of another cell or a teacher; choose another")
+                raise ValueError(f"shapes: {name} is the name of another run or a teacher; choose another")
             if "epochs" in changes:
                 raise ValueError(
-                    f"shapes: {name} changes epochs, but all cells have those of ablation.epochs; remove it"
+                    f"shapes: {name} changes epochs, but all runs have those of ablation.epochs; remove it"
                 )
         return self
 

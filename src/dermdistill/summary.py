@@ -65,19 +65,19 @@ def lines(root: str | Path = ".") -> list[str]:
     text = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in models]
     done: list[str] = []
     try:
-        wanted, left = ablation.cells(settings), ablation.missing(root)
+        wanted, left = ablation.runs(settings), ablation.missing(root)
     except UserError as error:
         text.append(f"ablation  cannot run: {error}")
     else:
         done = [name for name in wanted if name not in left]
         rest = "; `make ablation` makes the rest" if left else ""
-        text.append(f"ablation  {len(done)} of {len(wanted)} cells{rest}")
+        text.append(f"ablation  {len(done)} of {len(wanted)} runs{rest}")
     path = Path(root) / "metrics/ablation.json"
     if path.exists():
         best = read_json(path)
         auc = next(row["metrics"]["melanoma ROC-AUC"]["value"] for row in best["rows"] if row["name"] == best["best"])
         state = "complete" if best["best"] in done else "outdated"
-        text.append(f"best cell on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
+        text.append(f"best run on val: {best['best']}, melanoma AUC {auc:.4f} ({state})")
     for kind in ("teacher", "student", "control", "int8", "baseline"):
         known = [row for row in models if row.model.startswith(kind) and row.auc is not None]
         if known:
