@@ -92,7 +92,7 @@ def write_robustness(root: Path, model: str, settings: Params, random: np.random
     raw, chosen = predictions.read(root / f"predictions/holdout/{model}.csv"), settings.robustness
     rows = corrupted.choose(raw.labels, chosen.images, chosen.seed)
     clean = raw.probabilities[rows]
-    cells = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CELLS]
+    cells = [softmax(np.log(clean) + s * random.normal(size=clean.shape), axis=1) for _, s in corrupted.CONDITIONS]
     content = corrupted.Corrupted(raw.image_id[rows], clean.astype(np.float16), np.array(cells, np.float16))
     corrupted.write(root / f"predictions/corrupted/{model}.npz", content)
     numbers = chosen.images, settings.evaluate.bootstrap, chosen.seed
@@ -112,7 +112,7 @@ def write_rest(root: Path, settings: Params, random: np.random.Generator) -> Non
         (root / "plots/training").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(columns).to_csv(root / f"plots/training/{model}.csv", index=False)
     roles = cases.roles(settings)
-    evaluated = cases.evaluate(root, {role: roles[role] for role in ("teacher", "student", "int8")})
+    evaluated = cases.evaluate_roles(root, {role: roles[role] for role in ("teacher", "student", "int8")})
     write_json(root / "metrics/analyze_errors.json", metrics.rounded(cases.agreement(evaluated, 0.9)))
     picked = cases.pick(evaluated, 0.9, 12)
     (root / "plots/errors").mkdir(parents=True)

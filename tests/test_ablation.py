@@ -15,6 +15,7 @@ from helpers import REPOSITORY, change_params, cloned, environment, git, write_p
 from dermdistill import ablation, params, presets, summary
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, write_json, write_text
+from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError
 from dermdistill.evaluation import ablation as ranking
 from dermdistill.evaluation import bootstrap, weighted_metrics
@@ -81,15 +82,15 @@ def test_a_run_without_the_ablated_student_is_a_run_but_no_ablation() -> None:
             ablation.runs(settings)
 
 
-def test_every_committed_cell_is_accepted_and_stands_for_another_training() -> None:
-    stored = COMMITTED | {"kd": COMMITTED["kd"] | {"views": 3}}  # answers stored for all but methods of features
+def test_every_committed_run_is_accepted_and_stands_for_another_training() -> None:
+    stored = COMMITTED | {"kd": COMMITTED["kd"] | {"num_views": 3}}  # targets stored for all but methods of features
     for content in (COMMITTED, TINY, stored):
         runs = ablation.runs(params.check(content, "params.yaml"))
         found = [json.dumps(ablation.expected_inputs(content, changes)) for changes in runs.values()]
         assert len(set(found)) == len(found)
 
 
-def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -> None:
+def test_a_run_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -> None:
     write_params(tmp_path, TINY)
     every = ablation.missing(tmp_path)
     runs = ablation.runs(params.check(TINY, "params.yaml"))
@@ -119,7 +120,7 @@ def test_a_cell_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) 
         assert set(every) - set(ablation.missing(tmp_path)) == left, changes
 
 
-def test_an_experiment_of_an_older_params_file_is_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_of_an_older_params_file_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     content = TINY | {"ablation": TINY["ablation"] | {"temperatures": [], "methods": [], "shapes": {}}}
     write_params(tmp_path, content)
@@ -130,6 +131,7 @@ def test_an_experiment_of_an_older_params_file_is_no_cell(tmp_path: Path, monkey
     for older, found in ((True, set()), (False, {"control"})):
         shown = same | {"ablation": {k: v for k, v in same["ablation"].items() if not older or k != "shapes"}}
         monkeypatch.setattr(ablation, "_call", lambda *_, shown=shown: yaml.safe_dump(shown))
+        monkeypatch.setattr(ablation, "_cached", lambda path, revision: "predictions")
         ablation.collect(settings, content)
         assert set(ablation.collected()) == found
 
@@ -279,7 +281,7 @@ def test_the_summary_says_why_the_ablation_cannot_run_and_all_the_rest(reported:
     assert "ablation  cannot run: ablation.seed names 9" in text and "best control on val: control_" in text
 
 
-def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_run_of_other_parameters_is_queued_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = {"temperatures": [], "methods": ["kd", "ls", "dist"], "shapes": {}}
     content = TINY | {"ablation": TINY["ablation"] | few}
@@ -291,7 +293,7 @@ def test_a_waiting_cell_of_other_parameters_is_queued_anew(tmp_path: Path, monke
     known["kd"] = known["ls"] = known["kd"] | {"seed": 7}  # queued with another seed, as if it were
     queue = {f"ablation_tiny_{name}": ablation.Task(name, state) for name, state in tasks.items()}
     monkeypatch.setattr(ablation, "_queue", lambda: (queue, 2))
-    monkeypatch.setattr(ablation, "_facts_at", known.get)
+    monkeypatch.setattr(ablation, "_inputs_at", known.get)
     monkeypatch.setattr(ablation, "_references", lambda name: [])
     said: list[str] = []
     monkeypatch.setattr(ablation, "_call", lambda *command: said.append(" ".join(command)) or "")
@@ -312,8 +314,8 @@ def test_every_command_of_the_summary_names_a_stage() -> None:
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     settings = params.check(COMMITTED | {"kd": COMMITTED["kd"] | {"teachers": COMMITTED["run"]["teachers"]}}, "")
     for model in [*settings.model_ids(), *settings.baseline_ids(), "teacher_ensemble"]:
-        last, made = summary._stages(model, settings.kd.teachers)
-        assert {name.split("@")[0] for name in [last, *made]} <= set(stages)
+        made = summary._stages(ModelId.parse(model), settings.kd.teachers)
+        assert {name.split("@")[0] for name in made} <= set(stages)
 
 
 def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
@@ -330,7 +332,7 @@ def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
 
 
 @pytest.mark.slow
-def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
+def test_three_runs_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
     clone = cloned(pipeline, tmp_path / "clone")
     few = {
@@ -371,7 +373,7 @@ def test_three_cells_through_the_queue_and_nothing_twice(pipeline: Path, tmp_pat
     assert ablation.missing(clone) == []
 
 
-def test_a_cell_that_cannot_be_is_refused_before_anything_runs(project: Path) -> None:
+def test_a_run_that_cannot_be_is_refused_before_anything_runs(project: Path) -> None:
     change_params(project, {"students.smaller.mixup": 0.2, "ablation.methods": ["dkd"]})
     with pytest.raises(UserError, match=r"params.yaml with .*dkd.*set mixup of student smaller to 0"):
         ablation.main()

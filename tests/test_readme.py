@@ -15,7 +15,7 @@ ELSEWHERE = {  # row → the test that runs it; most take minutes and are not ru
     "use other data or your own split": "test_splits.py::test_a_frozen_split_is_kept_and_its_duplicates_are_named",
     "distil in another way": "test_losses.py::test_every_method_trains_a_student_of_its_own",
     "learn from several teachers": "test_experiments.py::test_students_depend_on_their_own_teachers_alone",
-    "compare all ways on val": "test_ablation.py::test_three_cells_through_the_queue_and_nothing_twice",
+    "compare all ways on val": "test_ablation.py::test_three_runs_through_the_queue_and_nothing_twice",
     "see what is complete or missing": "test_ablation.py::test_the_summary_is_quick_and_needs_no_heavy_library",
     "train on several GPUs or machines": "test_distributed.py::test_two_processes_end_with_the_weights_of_one",
     "start from weights of your own, fine-tune": "test_models.py::test_a_file_of_timms_own_weights_is_the_start",

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from helpers import REPOSITORY, simulated
 
+from dermdistill import params
 from dermdistill.core.classes import CLASSES
 from dermdistill.errors import UserError
 from dermdistill.evaluation import bootstrap, protocol
@@ -36,6 +37,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         table.to_csv(tmp_path / f"data/splits/{part}.csv", index=False)
     (tmp_path / "data/patient_metadata.csv").write_text("image_id,age,sex,localization\n")  # no row: all unknown
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(params.Params, "evaluated_ids", lambda settings: ["m"])
     return tmp_path
 
 
@@ -53,22 +55,22 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_stages_write_the_promised_files_twice_the_same(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     first = files_of(repository)
     assert set(first) == {
         *(f"metrics/{name}/m.json" for name in ("calibrate", "val", "holdout")),
         *(f"plots/curves/{name}/m.csv" for name in CURVES),
         "plots/confusion/m.csv",
     }
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     assert files_of(repository) == first
 
 
 def test_the_metrics_file_has_the_promised_shape(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     val, holdout = (json.loads((repository / f"metrics/{part}/m.json").read_text()) for part in ("val", "holdout"))
     assert set(holdout) == {"n", "melanoma", "diagnosis", "raw", "operating_points", "intervals"} | PROTOCOL
     assert holdout["n"]["images"] == 300 and holdout["n"]["lesions"] == 30
@@ -81,8 +83,8 @@ def test_the_metrics_file_has_the_promised_shape(repository: Path) -> None:
 
 
 def test_curves_and_subgroups_are_those_of_the_holdout(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     holdout = json.loads((repository / "metrics/holdout/m.json").read_text())
     roc = pd.read_csv("plots/curves/roc/m.csv")
     assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(holdout["melanoma"]["roc_auc"], abs=1e-5)
@@ -93,29 +95,31 @@ def test_curves_and_subgroups_are_those_of_the_holdout(repository: Path) -> None
 
 
 def test_calibration_and_val_metrics_do_not_see_the_holdout(repository: Path) -> None:
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     before = files_of(repository)
     raw = predictions.read("predictions/holdout/m.csv")
     scrambled = np.random.default_rng(1).permutation([CLASSES[label] for label in raw.labels])
     predictions.write("predictions/holdout/m.csv", raw.image_id, raw.lesion_id, scrambled, raw.probabilities)
-    calibrate.main("m")
-    evaluate.main("m")
+    calibrate.main()
+    evaluate.main()
     after = files_of(repository)
     assert before["metrics/calibrate/m.json"] == after["metrics/calibrate/m.json"]
     assert before["metrics/val/m.json"] == after["metrics/val/m.json"]
     assert before["metrics/holdout/m.json"] != after["metrics/holdout/m.json"]
 
 
-def test_stages_say_what_is_missing(repository: Path) -> None:
-    with pytest.raises(UserError, match=r"predictions/val/other.csv does not exist"):
-        calibrate.main("other")
+def test_stages_say_what_is_missing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(params.Params, "evaluated_ids", lambda settings: ["other"])
+        with pytest.raises(UserError, match=r"predictions/val/other.csv does not exist"):
+            calibrate.main()
     with pytest.raises(UserError, match=r"metrics/calibrate/m.json does not exist"):
-        evaluate.main("m")
-    calibrate.main("m")
+        evaluate.main()
+    calibrate.main()
     (repository / "data/splits/val.csv").unlink()
     with pytest.raises(UserError, match=r"splits/val.csv does not exist"):
-        evaluate.main("m")
+        evaluate.main()
 
 
 def test_the_coverage_with_an_interval_is_that_of_the_metrics_file() -> None:

@@ -95,3 +95,16 @@ def test_a_file_of_other_corruptions_or_of_something_else_is_refused(tmp_path: P
     corrupted.write(path, corrupted.Corrupted(IDS, result.clean, result.conditions[:-1]))
     with pytest.raises(UserError, match="other corruptions"):
         corrupted.read(path)
+
+
+def test_the_mean_of_several_files_is_that_of_their_probabilities_for_the_same_images(tmp_path: Path) -> None:
+    one = corrupted.predict(by_brightness, grey(LABELS), IDS, 0)
+    other = corrupted.predict(lambda images: np.full((len(images), 7), 1 / 7), grey(LABELS), IDS, 0)
+    for name, result in (("a", one), ("b", other)):
+        corrupted.write(tmp_path / f"{name}.npz", result)
+    corrupted.write_mean(tmp_path / "mean.npz", [tmp_path / "a.npz", tmp_path / "b.npz"])
+    mean = corrupted.read(tmp_path / "mean.npz")
+    assert np.abs(mean.conditions - (one.conditions.astype(float) + other.conditions) / 2).max() < 5e-4
+    corrupted.write(tmp_path / "b.npz", corrupted.Corrupted(IDS[::-1], other.clean, other.conditions))
+    with pytest.raises(UserError, match="different images"):
+        corrupted.write_mean(tmp_path / "mean.npz", [tmp_path / "a.npz", tmp_path / "b.npz"])

@@ -118,3 +118,16 @@ def test_models_of_other_images_are_not_compared() -> None:
         predictions.require_same_images(known, predictions.build(ids, lesions, names[::-1], values))
     with pytest.raises(UserError, match="differ"):
         predictions.require_same_images(known, predictions.build(ids[:9], lesions[:9], names[:9], values[:9]))
+
+
+def test_the_mean_of_several_models_is_that_of_their_probabilities(tmp_path: Path) -> None:
+    ids, lesions, dx, p = some()
+    one, other = (
+        predictions.build(ids, lesions, dx, p),
+        predictions.build(ids, lesions, dx, np.full((len(ids), 7), 1 / 7)),
+    )
+    predictions.write_mean(tmp_path / "mean.csv", [one, other])
+    mean = predictions.read(tmp_path / "mean.csv").probabilities
+    assert mean == pytest.approx((one.probabilities + 1 / 7) / 2, abs=1e-7)
+    with pytest.raises(UserError, match="differ in images"):
+        predictions.write_mean(tmp_path / "no.csv", [one, predictions.build(ids[:9], lesions[:9], dx[:9], p[:9])])

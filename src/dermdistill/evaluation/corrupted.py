@@ -68,16 +68,18 @@ def write(path: str | Path, predictions: Corrupted) -> None:
 
 
 def write_mean(path: str | Path, members: Sequence[str | Path]) -> None:
-    """The mean of several models' files, which is what they together predict of the same images."""
-    read_members = [read(member) for member in members]
-    image_id = read_members[0].image_id
-    if any(one.image_id.tolist() != image_id.tolist() for one in read_members):
+    """Write the mean of several models' files, which is what they together predict for the same images.
+
+    Raises:
+        UserError: if a file is missing or damaged, or they hold different images.
+    """
+    predictions = [read(member) for member in members]
+    image_id = predictions[0].image_id
+    if any(one.image_id.tolist() != image_id.tolist() for one in predictions):
         raise UserError(f"{', '.join(map(str, members))} hold different images; run `dvc repro corrupt`")
-    clean, cells = (
-        np.mean([getattr(one, name).astype(np.float64) for one in read_members], axis=0).astype(np.float16)
-        for name in ("clean", "cells")
-    )
-    write(path, Corrupted(image_id, clean, cells))
+    clean = np.mean([one.clean.astype(np.float64) for one in predictions], axis=0)
+    conditions = np.mean([one.conditions.astype(np.float64) for one in predictions], axis=0)
+    write(path, Corrupted(image_id, clean.astype(np.float16), conditions.astype(np.float16)))
 
 
 def read(path: str | Path) -> Corrupted:
