@@ -255,12 +255,9 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
     found = {row.model: row for row in summary.rows(reported, params.load(reported / "params.yaml"))}
     assert found["control_tiny_s0"].state == "complete"
     assert found["student_tiny_s0"].state == "outdated"
-    assert (found["int8_tiny_s0"].state, found["int8_tiny_s0"].command) == ("missing", "dvc repro evaluate@int8-tiny-0")
+    assert (found["int8_tiny_s0"].state, found["int8_tiny_s0"].command) == ("missing", "dvc repro evaluate")
     text = "\n".join(summary.lines(reported))
-    assert (
-        "`dvc repro evaluate@int8-tiny-0`" in text
-        and f"0 of {len(ablation.missing(reported))} runs; `make ablation`" in text
-    )
+    assert "`dvc repro evaluate`" in text and f"0 of {len(ablation.missing(reported))} runs; `make ablation`" in text
     assert "best control on val: control_" in text
     teacher = params.load(reported / "params.yaml").kd.teachers[0]
     recorded = {"params": {"params.yaml": {f"teachers.{teacher}": {"lr": 0.123}}}}

@@ -86,7 +86,7 @@ entropy,0.98,0.002,0.98,1259274,0.6,
 
 def test_the_candidates_stand_in_their_document_as_they_were_measured(report_copy: Path) -> None:
     document, measured = report_copy / readme.CANDIDATES, report_copy / readme.MEASURED / "int8_tiny_s0.csv"
-    write_text(document, "Before.\n\n<!-- ladder -->\n<!-- /ladder -->\n\nAfter.\n")
+    write_text(document, "Before.\n\n<!-- candidates -->\n<!-- /candidates -->\n\nAfter.\n")
     assert "int8_tiny_s0.csv does not exist" in verify(report_copy)[0]
     write_text(measured, CANDIDATES)
     assert {line.split(":")[0] for line in verify(report_copy)} == {readme.CANDIDATES}
