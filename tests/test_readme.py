@@ -27,7 +27,7 @@ HERE = {
     "get the data",
     "run what changed",
     "try another α",
-    "ask the shipped model",
+    "use the deployed model",
     "test it on other images",
     "see curves and cases",
     "recompute the numbers",
@@ -98,7 +98,7 @@ def test_run_what_changed(clone: Path) -> None:
 @pytest.mark.slow
 def test_ask_the_shipped_model(clone: Path, tmp_path: Path) -> None:
     photo = picture(tmp_path)
-    said = shell(commands("ask the shipped model")[0].replace("photo.jpg", str(photo)), clone)
+    said = shell(commands("use the deployed model")[0].replace("photo.jpg", str(photo)), clone)
     assert "mel" in said
 
 
