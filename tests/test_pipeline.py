@@ -138,7 +138,7 @@ def test_one_command_makes_everything(pipeline: Path) -> None:
 
 @pytest.mark.slow
 def test_the_lock_of_the_committed_run_is_short_enough_to_compare(pipeline: Path) -> None:
-    """Its stages have as many lines each as the phantom's have on average; some are not in dvc.lock until the next run."""
+    """Counted from the phantom, since stages that wait for their next run are not in the committed one."""
     lines: dict[str, list[int]] = {}
     for name, stage in yaml.safe_load((pipeline / "dvc.lock").read_text())["stages"].items():
         lines.setdefault(name.split("@")[0], []).append(1 + len(yaml.safe_dump(stage).splitlines()))
