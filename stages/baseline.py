@@ -25,7 +25,7 @@ def main(name: str) -> None:
     for part in ("val", "holdout"):
         split = load_split(part)
         dx = [CLASSES[label] for label in split.labels]
-        path = f"data/predictions/{ModelId('baseline', name)}/{part}.csv"
+        path = ModelId("baseline", name).predictions(part)
         predictions.write(path, split.image_id, split.lesion_id, dx, predict(features[split.rows]))
 
 

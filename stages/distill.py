@@ -22,7 +22,7 @@ def main(name: str, seed: str) -> None:
         network = ensemble.load_teachers(kd.flips)
         teacher = ensemble.in_the_loop(network)
 
-    def make_loss(task_loss: Loss, student: Classifier) -> Loss:
+    def loss_of_student(task_loss: Loss, student: Classifier) -> Loss:
         feature_loss = None
         if kd.compares_features:  # then the network is there: params refuse stored targets
             feature_loss = feature_losses.make_feature_loss(kd.method, student, network, size)
@@ -35,7 +35,7 @@ def main(name: str, seed: str) -> None:
         int(seed),
         kd.num_views,
         teacher,
-        make_loss,
+        loss_of_student,
         inputs=(kd.model_dump_json(), str(read_json(ensemble.FOLDER / "ensemble.json"))),
     )
 

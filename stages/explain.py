@@ -23,7 +23,7 @@ def main() -> None:
     loop.deterministic(0)
     settings = params.load()
     chosen, ship = settings.explain, settings.ship
-    teacher = models.load(f"models/teachers/teacher_{settings.kd.teachers[0]}")[0]  # gradients need one network
+    teacher = models.load(ModelId("teacher", settings.kd.teachers[0]).folder)[0]  # gradients need one network
     student = models.load(f"models/students/{ModelId('student', ship.student, ship.seed)}")[0]
     images, train, holdout = load_images(), load_split("train"), load_split("holdout")
     rows = dict(zip(holdout.image_id + train.image_id, np.concatenate([holdout.rows, train.rows]), strict=True))

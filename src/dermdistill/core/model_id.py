@@ -1,4 +1,4 @@
-"""The name of a trained model, taken apart and put together here and nowhere else.
+"""The name of a trained model, taken apart here and nowhere else; ``params`` writes it out too.
 
 ``teacher_lite2``, ``teacher_ensemble``, ``baseline_svm``; students, controls and INT8 files also carry the seed they
 were trained with: ``student_tiny_s0``. The same text names folders, files of predictions and metrics, and table rows.
@@ -47,7 +47,7 @@ class ModelId(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where the stage that makes the model puts it."""
+        """Where the stage that trains a network puts it; baselines and ``teacher_ensemble`` have none."""
         return Path("models/teachers" if self.kind == "teacher" else "models/students") / str(self)
 
     def predictions(self, part: str) -> Path:

@@ -1,7 +1,8 @@
 """What a student minimises: L = (1 − α) · task_loss + α · kd_loss (+ β · feature_loss), kd_loss by one of four methods.
 
 Every method takes student and teacher logits (n, classes) and is a mean over images, times T², which keeps the
-gradient's size when the temperature T changes. Methods of features (``feature_losses``) add their term to kl_loss.
+gradient's size when the temperature T changes. Methods of features have kl_loss as kd_loss, and add β · feature_loss
+(``feature_losses``).
 With two classes, melanoma or not, ls, dkd and dist degenerate, and ``params`` refuses them there: standardised, two
 logits are 1 and −1; beside the true class there is but one, so that dkd is kd; of an image, two probabilities that sum
 to 1 correlate fully.
@@ -53,8 +54,8 @@ def distillation(
         if teacher_logits is None:
             raise TypeError("distillation needs a teacher; give one to the TrainingRun")
         task = task_loss(student_logits, labels, teacher_logits)["loss"]
-        kd = kd_loss(student_logits, teacher_logits, labels)
-        terms = {"loss": (1 - alpha) * task + alpha * kd, "task_loss": task, "kd_loss": kd}
+        soft = kd_loss(student_logits, teacher_logits, labels)
+        terms = {"loss": (1 - alpha) * task + alpha * soft, "task_loss": task, "kd_loss": soft}
         if feature_loss is not None:
             terms["feature_loss"] = feature_loss()
             terms["loss"] = terms["loss"] + beta * terms["feature_loss"]

@@ -1,6 +1,6 @@
 """The tables behind the plots of one model: ROC, precision–recall, reliability, thresholds, confusion.
 
-Each is written as a CSV for `dvc plots` and drawn by the report. The points come from the same functions as the
+Each is written as a CSV; `dvc plots` and the report draw them. The points come from the same functions as the
 metrics file, so a curve cannot disagree with its area. Deliberately absent: smoothing and interpolation.
 """
 

@@ -104,7 +104,7 @@ def training_curves(histories: Curves) -> Figure:
     axes = figure.subplots(2, 1, sharex=True)
     _lines(axes[0], histories, "epoch", "val_loss")
     _lines(axes[1], histories, "epoch", "val_melanoma_auc", labels=False)
-    axes[0].set(title="Loss on validation (each by its own objective)", ylabel="loss")
+    axes[0].set(title="Cross-entropy on validation, unweighted", ylabel="loss")
     axes[1].set(title="Melanoma ROC-AUC on validation", ylabel="ROC-AUC", xlabel="epoch")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=2)
@@ -159,18 +159,17 @@ def reliability(table: pd.DataFrame, title: str) -> Figure:
     """Stated probability of melanoma against the share that were melanoma, with the count of images below.
 
     Args:
-        table: columns ``confidence, frequency, count``, one row per bin; empty bins are skipped.
+        table: columns ``confidence, frequency, count``, one row per occupied bin.
     """
-    filled = table[table["count"] > 0]
     figure = style.new(5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _diagonal(upper, "perfect calibration")
-    error = np.sqrt(filled["frequency"] * (1 - filled["frequency"]) / filled["count"])
-    upper.errorbar(filled["confidence"], filled["frequency"], yerr=error, color=style.BLUE, marker="o", capsize=2.5,
+    error = np.sqrt(table["frequency"] * (1 - table["frequency"]) / table["count"])
+    upper.errorbar(table["confidence"], table["frequency"], yerr=error, color=style.BLUE, marker="o", capsize=2.5,
                    elinewidth=1, label="observed ± standard error")  # fmt: skip
     upper.set(ylabel="share that were melanoma", ylim=(-0.03, 1.03), title=title)
     upper.legend(loc="upper left")
-    lower.bar(filled["confidence"], filled["count"], width=0.03, color=style.BLUE)
+    lower.bar(table["confidence"], table["count"], width=0.03, color=style.BLUE)
     lower.set(yscale="log", ylabel="images", xlabel="calibrated probability of melanoma", xlim=(-0.02, 1.02))
     return figure
 

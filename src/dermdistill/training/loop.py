@@ -2,8 +2,9 @@
 
 AdamW with warm-up and cosine decay, class-weighted loss, a moving average of the weights; kept is the
 average at the last epoch or at the one with the best melanoma AUC on val (``keep``). Everything random
-is a function of (seed, epoch, image) or of a stored view, and a checkpoint closes every epoch: killed
-and started again, a training ends with the same bits as one never killed.
+is a function of seed and epoch (views: of the image too, or stored; mixup: of the step; dropout: of the
+process), and a checkpoint closes every epoch: killed and started again, a training ends with the same
+bits as one never killed.
 Several processes share each batch; see ``distributed``.
 Deliberately absent: callbacks, and any knowledge of how a teacher comes to its logits (``distillation``).
 """
