@@ -1,5 +1,6 @@
 """Time teachers, students and INT8 files beside each other on this machine; only the ratios mean anything elsewhere."""
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -48,4 +49,4 @@ def choose(settings: params.Params, size: tuple[int, int], scratch: Path) -> lis
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *sys.argv[1:])

@@ -27,7 +27,7 @@ def copy(model_id: str, settings: params.Params) -> None:
         with atomic(target) as path:
             shutil.copyfile(f"data/corrupted/{model_id}.npz", path)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; `dvc repro corrupt` makes it") from None
+        raise UserError(f"{error.filename} does not exist; `dvc repro robustness` makes it") from None
 
 
 if __name__ == "__main__":

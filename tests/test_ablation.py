@@ -113,7 +113,7 @@ def test_a_run_is_done_until_a_parameter_it_depends_on_changes(tmp_path: Path) -
         ({"kd.num_views": 7}, {"control", "kd_T1_a0.5", "dist"}),  # whose five epochs show the first five
         ({"kd.num_views": 4}, set()),
         ({"train.ema": 0.5}, set()),
-        ({"audit.inliers": 12}, set()),  # other twins would be another split
+        ({"audit.inliers": 12}, set()),  # other duplicates would be another split
     ):
         write_params(tmp_path, TINY)
         change_params(tmp_path, changes)
@@ -242,16 +242,29 @@ def test_a_wrong_number_of_the_ranking_is_found(reported: Path) -> None:
 # The summary ------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None:
+def test_the_summary_tells_complete_outdated_missing_and_unrecorded(reported: Path) -> None:
     lr = params.load(reported / "params.yaml").quantize.qat.lr
     lock = f"stages: {{quantize@tiny-0: {{params: {{params.yaml: {{quantize.qat.lr: {lr}}}}}}}}}"
     assert "lr: 3e-05}" in lock  # which YAML 1.1 takes for text
     (reported / "dvc.lock").write_text(lock)
-    found = {row.model: row for row in summary.rows(reported, params.load(reported / "params.yaml"))}
+    settings = params.load(reported / "params.yaml")
+    states = {row.model: row.state for row in summary.rows(reported, settings)}
+    assert states["int8_tiny_s0"] == states["control_tiny_s0"] == "unrecorded"  # the lock lacks other stages
+    made = {
+        stage
+        for name in settings.evaluated_ids()
+        for stage in summary._stages(ModelId.parse(name), settings.kd.teachers)
+    }
+    every = {stage: {} for stage in sorted(made)}
+    others = yaml.safe_dump(
+        {stage: {} for stage in every if stage != "quantize@tiny-0"}, default_flow_style=True, width=10**6
+    )
+    (reported / "dvc.lock").write_text(lock[:-1] + ", " + others.strip()[1:])
+    found = {row.model: row for row in summary.rows(reported, settings)}
     assert found["int8_tiny_s0"].state == "complete"
     (reported / "predictions/val/int8_tiny_s0.csv").unlink()
     recorded = {"params": {"params.yaml": {"students.tiny": {"lr": 0.123}}}}
-    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": {"distill@tiny-0": recorded}}))
+    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": every | {"distill@tiny-0": recorded}}))
     found = {row.model: row for row in summary.rows(reported, params.load(reported / "params.yaml"))}
     assert found["control_tiny_s0"].state == "complete"
     assert found["student_tiny_s0"].state == "outdated"
@@ -261,7 +274,7 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
     assert "best control on val: control_" in text
     teacher = params.load(reported / "params.yaml").kd.teachers[0]
     recorded = {"params": {"params.yaml": {f"teachers.{teacher}": {"lr": 0.123}}}}
-    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": {f"train_teacher@{teacher}": recorded}}))
+    (reported / "dvc.lock").write_text(yaml.safe_dump({"stages": every | {f"train_teacher@{teacher}": recorded}}))
     found = {row.model: row.state for row in summary.rows(reported, params.load(reported / "params.yaml"))}
     assert (
         found[f"teacher_{teacher}"] == found["student_tiny_s0"] == "outdated" and found["control_tiny_s0"] == "complete"
@@ -271,11 +284,11 @@ def test_the_summary_tells_complete_outdated_and_missing(reported: Path) -> None
 def test_the_summary_says_why_the_ablation_cannot_run_and_all_the_rest(reported: Path) -> None:
     change_params(reported, {"train.task": "melanoma"})
     text = "\n".join(summary.lines(reported))
-    assert "ablation  cannot run: params.yaml with {'kd.method': 'ls'" in text and "degenerates" in text
+    assert "ablation   cannot run: params.yaml with {'kd.method': 'ls'" in text and "degenerates" in text
     assert "best control on val: control_" in text
     change_params(reported, {"train.task": "diagnosis", "ablation.seed": 9})
     text = "\n".join(summary.lines(reported))
-    assert "ablation  cannot run: ablation.seed names 9" in text and "best control on val: control_" in text
+    assert "ablation   cannot run: ablation.seed names 9" in text and "best control on val: control_" in text
 
 
 def test_a_waiting_run_of_other_parameters_is_queued_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +371,7 @@ def test_three_runs_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path
     assert first < last, "each was collected as soon as it was done"
     stored = {path.stem: path.read_bytes() for path in (clone / ablation.FOLDER).glob("*.csv")}
     teacher = (clone / "predictions/val/teacher_ensemble.csv").read_bytes()
-    assert stored.pop("teacher_ensemble") == teacher  # the answers the runs are ranked against
+    assert stored.pop("teacher_ensemble") == teacher  # the predictions the runs are ranked against
     assert set(stored) == {"control", "kd", "narrow"} and len({*stored.values(), before}) == 4
     assert (clone / "predictions/val/student_tiny_s0.csv").read_bytes() == before  # the working copy was left alone
     assert "collected" not in make()

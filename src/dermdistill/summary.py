@@ -1,8 +1,8 @@
 """``dermdistill summary``: what is complete, what is missing and which command makes it, what is best so far on val.
 
 Reads parameters, dvc.lock and metrics alone, without DVC, so it takes a second or two. A model is *outdated* when
-the parameters it was made with, as dvc.lock has them, are no longer those of params.yaml; whether code or data changed
-only ``dvc status`` can tell.
+the parameters it was made with, as dvc.lock has them, are no longer those of params.yaml, and *unrecorded* when
+dvc.lock lacks a stage that made it. Whether code or data changed only ``dvc status`` can tell.
 """
 
 import re
@@ -33,7 +33,7 @@ Lock.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+e[-+]
 
 class Row(NamedTuple):
     model: str
-    state: str  # complete, outdated or missing
+    state: str  # complete, outdated, missing, or unrecorded: dvc.lock does not tell what it was made with
     auc: float | None  # melanoma AUC on val, raw: calibration was fitted there
     command: str  # what completes it
 
@@ -52,7 +52,8 @@ def rows(root: str | Path, settings: Params) -> list[Row]:
             all((root / f"predictions/{part}/{model}.csv").exists() for part in ("val", "holdout")) and path.exists()
         )
         stale = any(_changed(ran.get(stage, {}), content) for stage in made)
-        state = "missing" if not complete else "outdated" if stale else "complete"
+        known = "complete" if all(stage in ran for stage in made) else "unrecorded"
+        state = "missing" if not complete else "outdated" if stale else known
         auc = read_json(path)["raw"]["melanoma_roc_auc"] if path.exists() else None
         result.append(Row(model, state, auc, "dvc repro evaluate"))
     return result
@@ -62,16 +63,16 @@ def lines(root: str | Path = ".") -> list[str]:
     """The summary as text."""
     settings = params.load(Path(root) / "params.yaml")
     models = rows(root, settings)
-    text = [f"{row.state:<9} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in models]
+    text = [f"{row.state:<10} {row.model:<30} {_auc(row.auc)}  {_needed(row)}".rstrip() for row in models]
     done: list[str] = []
     try:
         wanted, left = ablation.runs(settings), ablation.missing(root)
     except UserError as error:
-        text.append(f"ablation  cannot run: {error}")
+        text.append(f"ablation   cannot run: {error}")
     else:
         done = [name for name in wanted if name not in left]
         rest = "; `make ablation` makes the rest" if left else ""
-        text.append(f"ablation  {len(done)} of {len(wanted)} runs{rest}")
+        text.append(f"ablation   {len(done)} of {len(wanted)} runs{rest}")
     path = Path(root) / "metrics/ablation.json"
     if path.exists():
         best = read_json(path)

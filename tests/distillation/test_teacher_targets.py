@@ -138,7 +138,9 @@ def test_answers_of_another_teacher_are_refused(project: Path) -> None:
     store_targets.main("small")
     change_params(project, {"teachers.small.seed": 1})
     train_teacher.main("small")
-    with pytest.raises(UserError, match=r"targets of another teacher_small; run `dvc repro teacher_targets@small`"):
+    with pytest.raises(
+        UserError, match=r"targets of another teacher_small or kd.num_views; run `dvc repro teacher_targets@small`"
+    ):
         ensemble.main()
     change_params(project, {"kd.num_views": 2})
     with pytest.raises(UserError, match="another teacher_small"):

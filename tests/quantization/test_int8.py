@@ -162,7 +162,7 @@ def test_what_cannot_be_quantized_is_refused(files: tuple[Path, Path], tmp_path:
 
 @pytest.fixture(scope="module")
 def quantized(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after quantize and predict_int8, with predictions of the FP32 student and a calibration."""
+    """A project after quantize and predict, with predictions of the FP32 student and a calibration."""
     folder = tmp_path_factory.mktemp("shipping") / "project"
     shutil.copytree(prepared, folder)
     with pytest.MonkeyPatch.context() as patch:

@@ -3,8 +3,8 @@
 The views are those a training with seed 0 shows in its first K epochs. A student with stored targets, and its control,
 see view e mod K in epoch e, whatever their seed; the seed still decides weights, the order of images and dropout. Each
 teacher has a run of its own (stage ``teacher_targets@NAME``), view by view, so that a killed process goes on with the
-view it was at. Whoever reads targets checks that they belong to the teacher, the images and the augmentation at hand.
-K = 0 stores none: then the teachers run in the loop, on new views in every epoch.
+view it was at. ``gather`` checks the teacher, ``load`` the images and the augmentation. K = 0 stores none:
+then the teachers run in the loop, on new views in every epoch.
 """
 
 import hashlib
@@ -96,7 +96,8 @@ def _read(name: str, weights: str, num_views: int) -> tuple[Tensor, dict[str, An
     origin = read_json(FOLDER / name / "origin.json")
     if origin.pop("teacher") != weights or origin["num_views"] != num_views:
         raise UserError(
-            f"{FOLDER / name} holds targets of another teacher_{name}; run `dvc repro teacher_targets@{name}`"
+            f"{FOLDER / name} holds targets of another teacher_{name} or kd.num_views; "
+            f"run `dvc repro teacher_targets@{name}`"
         )
     return torch.from_numpy(np.load(FOLDER / name / "logits.npy", allow_pickle=False)), origin
 

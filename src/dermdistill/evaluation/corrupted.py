@@ -76,7 +76,7 @@ def write_mean(path: str | Path, members: Sequence[str | Path]) -> None:
     predictions = [read(member) for member in members]
     image_id = predictions[0].image_id
     if any(one.image_id.tolist() != image_id.tolist() for one in predictions):
-        raise UserError(f"{', '.join(map(str, members))} hold different images; run `dvc repro corrupt`")
+        raise UserError(f"{', '.join(map(str, members))} hold different images; run `dvc repro robustness`")
     clean = np.mean([one.clean.astype(np.float64) for one in predictions], axis=0)
     conditions = np.mean([one.conditions.astype(np.float64) for one in predictions], axis=0)
     write(path, Corrupted(image_id, clean.astype(np.float16), conditions.astype(np.float16)))

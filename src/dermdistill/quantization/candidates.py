@@ -1,6 +1,6 @@
 """INT8 candidates of one student, one per scheme, and the layers that suffer most from quantization.
 
-``quantize.candidates`` lists schemes in order of preference, from the fastest arithmetic to the least harmful:
+``quantize.candidates`` lists schemes in order of preference; the first within all limits is selected:
 
 - ``default``: what ONNX Runtime does to a whole graph when told nothing else.
 - ``per_tensor``: the same, up to the logits: what follows them stays in float, as in every later scheme.
