@@ -2,17 +2,17 @@
 
 import sys
 
-import numpy as np
 import pandas as pd
 
 from dermdistill import params
-from dermdistill.core.files import atomic, read_table, write_json
-from dermdistill.errors import UserError, run
+from dermdistill.core.dataset import load_images
+from dermdistill.core.files import read_table, write_json, write_table
+from dermdistill.errors import run
 from dermdistill.evaluation import cases
 from dermdistill.metrics.metrics import rounded
 from dermdistill.reporting import error_figures, panels, style
 
-PREPARED, PANELS, PLOTS = "data/prepared", "reports/panels", "plots/errors"
+PANELS, PLOTS = "reports/panels", "plots/errors"
 
 
 def main() -> None:
@@ -27,24 +27,15 @@ def main() -> None:
         cases.pick(evaluated, high, count),
     )
     for name, table in (("per_class", change), ("confusion", confusion), ("cases", picked)):
-        write_csv(name, table)
+        write_table(f"{PLOTS}/{name}.csv", table)
     for name, figure in error_figures.draw(evaluated, change).items():
         style.save(figure, f"{PLOTS}/{name}.png")
     write_panels(picked)
     print(f"{len(picked)} cases of {picked['kind'].nunique()} kinds shown in {PANELS}")
 
 
-def write_csv(name: str, table: pd.DataFrame) -> None:
-    with atomic(f"{PLOTS}/{name}.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
 def write_panels(picked: pd.DataFrame) -> None:
-    try:
-        images = np.load(f"{PREPARED}/images.npy", mmap_mode="r")
-        image_ids = read_table(f"{PREPARED}/metadata.csv")["image_id"]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; `dvc repro prepare` makes it") from None
+    images, image_ids = load_images(), read_table("data/prepared/metadata.csv")["image_id"]
     for kind, rows in picked.groupby("kind"):
         pictures = cases.pictures(rows, images, image_ids)
         style.save(

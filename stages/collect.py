@@ -4,14 +4,12 @@ Outputs of those stages lie in DVC's cache alone, because DVC remembers runs of 
 name is copied, never what lies in a folder.
 """
 
-import shutil
 import sys
-from pathlib import Path
 
 from dermdistill import params
-from dermdistill.core.files import atomic
+from dermdistill.core.files import copy
 from dermdistill.core.model_id import ModelId
-from dermdistill.errors import UserError, run
+from dermdistill.errors import run
 from dermdistill.metrics import predictions
 
 PARTS = ("val", "holdout")
@@ -36,14 +34,6 @@ def main() -> None:
         for part in PARTS:
             teachers = [predictions.read(f"predictions/{part}/teacher_{name}.csv") for name in settings.kd.teachers]
             predictions.write_mean(f"predictions/{part}/{settings.teacher_id}.csv", teachers)
-
-
-def copy(source: Path, target: str) -> None:
-    try:
-        with atomic(target) as path:
-            shutil.copyfile(source, path)
-    except FileNotFoundError:
-        raise UserError(f"{source} does not exist; `dvc repro` makes it") from None
 
 
 if __name__ == "__main__":

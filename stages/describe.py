@@ -2,9 +2,9 @@
 
 import sys
 
-import numpy as np
 import pandas as pd
 
+from dermdistill.core.dataset import load_images
 from dermdistill.core.files import read_table, write_json
 from dermdistill.errors import UserError, run
 from dermdistill.reporting import data_figures, style
@@ -15,8 +15,7 @@ IDS = ["image_a", "image_b", "lesion_a", "lesion_b"]
 
 def main() -> None:
     try:
-        images = np.load("data/prepared/images.npy", mmap_mode="r", allow_pickle=False)
-        table = read_table("data/prepared/metadata.csv")
+        images, table = load_images(), read_table("data/prepared/metadata.csv")
         sources = pd.read_csv("data/prepared/sources.csv")
         pairs = pd.read_csv("data/audit/pairs.csv", dtype=dict.fromkeys(IDS, str), keep_default_na=False)
     except FileNotFoundError as error:

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tqdm import tqdm
 
 from dermdistill import params
-from dermdistill.core.files import atomic, write_json
+from dermdistill.core.files import write_json, write_table
 from dermdistill.errors import run
 from dermdistill.evaluation import protocol, subgroups
 from dermdistill.metrics import calibration, predictions, selective
@@ -32,8 +32,7 @@ def evaluate(model_id: str, options: protocol.Settings) -> None:
         result = protocol.measure(raw, calibrated, fitted.thresholds, rules, metadata, options)
         write_json(f"metrics/{part}/{model_id}.json", result)
     for name, table in protocol.tables(raw, calibrated, options).items():  # of the holdout, the last part
-        with atomic(f"plots/{name}/{model_id}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(f"plots/{name}/{model_id}.csv", table)
 
 
 if __name__ == "__main__":

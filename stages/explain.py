@@ -8,7 +8,7 @@ import pandas as pd
 from dermdistill import explain, params
 from dermdistill.core.classes import MELANOMA
 from dermdistill.core.dataset import load_images, load_split
-from dermdistill.core.files import atomic, write_json
+from dermdistill.core.files import write_json, write_table
 from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError, run
 from dermdistill.metrics.metrics import rounded
@@ -24,7 +24,7 @@ def main() -> None:
     settings = params.load()
     chosen, ship = settings.explain, settings.ship
     teacher = models.load(ModelId("teacher", settings.kd.teachers[0]).folder)[0]  # gradients need one network
-    student = models.load(f"models/students/{ModelId('student', ship.student, ship.seed)}")[0]
+    student = models.load(ModelId("student", ship.student, ship.seed).folder)[0]
     images, train, holdout = load_images(), load_split("train"), load_split("holdout")
     rows = dict(zip(holdout.image_id + train.image_id, np.concatenate([holdout.rows, train.rows]), strict=True))
     try:
@@ -45,8 +45,7 @@ def main() -> None:
     nearest = explain.neighbours(bank, explain.features(student, images, queries), chosen.neighbours)
     _, of_all = explain.neighbours(bank, explain.features(student, images, melanomas), chosen.neighbours)
     table = panels.neighbour_table(least, train.image_id, train.labels, *nearest)
-    with atomic(TABLE) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(TABLE, table)
     pictures = {name: np.asarray(images[rows[name]]) for name in {*table["image_id"], *table["neighbour"]}}
     style.save(panels.neighbours(table, pictures), f"{PANELS}/neighbours.png")
     near = {"least_likely": nearest[1], "all": of_all}

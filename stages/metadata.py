@@ -6,10 +6,8 @@ set that shares images with train or val. Neither is ever an input of a model.
 
 import sys
 
-import pandas as pd
-
 from dermdistill.core.dataset import load_images, load_split
-from dermdistill.core.files import atomic, read_table
+from dermdistill.core.files import read_table, write_table
 from dermdistill.errors import run
 from dermdistill.splitting import image_hashes
 from dermdistill.splitting.splits import PARTS
@@ -21,14 +19,9 @@ def main() -> None:
     parts = {part: load_split(part) for part in PARTS}
     table = read_table("data/prepared/metadata.csv")
     judging = table["image_id"].isin(parts["val"].image_id + parts["holdout"].image_id)
-    write("data/patient_metadata.csv", table[judging].sort_values("image_id")[PATIENT_COLUMNS])
+    write_table("data/patient_metadata.csv", table[judging].sort_values("image_id")[PATIENT_COLUMNS])
     choosing = {part: parts[part] for part in ("train", "val")}
-    write("data/image_hashes.csv", image_hashes.table_of_parts(load_images(), choosing))
-
-
-def write(path: str, table: pd.DataFrame) -> None:
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_table("data/image_hashes.csv", image_hashes.table_of_parts(load_images(), choosing))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ import functools
 import shutil
 import sys
 import tempfile
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from dermdistill import params, tracking
 from dermdistill.core.dataset import load_images, load_split
-from dermdistill.core.files import atomic, sha256, write_json
+from dermdistill.core.files import sha256, write_json, write_table
 from dermdistill.core.model_id import ModelId
 from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import without_optimisations
@@ -37,8 +35,8 @@ def main(name: str, seed: str) -> None:
         files = candidates.build(quantizer, options.candidates, [row["layer"] for row in layers], tune)
         table = candidates.measure(fp32, files, images, val, options, settings.calibrate.sensitivity)
         shutil.copyfile(files[scheme := candidates.select_candidate(table, str(model_id))], int8)
-    write_table(folder / "candidates.csv", [{"scheme": name} | row for name, row in table.items()])
-    write_table(folder / "sensitivity.csv", layers)
+    write_table(folder / "candidates.csv", pd.DataFrame([{"scheme": name} | row for name, row in table.items()]))
+    write_table(folder / "sensitivity.csv", pd.DataFrame(layers))
     made = {"calibration_images": len(rows), "seed": options.seed, "scheme": scheme}
     write_json(folder / "model.json", metadata | {"id": str(model_id), "sha256": sha256(int8), "quantize": made})
     sizes = {"fp32": fp32.stat().st_size, "int8": int8.stat().st_size}
@@ -46,11 +44,6 @@ def main(name: str, seed: str) -> None:
     report |= {"optimisations_off": parity.compare(*without_optimisations(int8, images, val.rows))}
     write_json(folder / "report.json", metrics.rounded(report, 9))
     tracking.record(f"quantize {model_id}", made, report)
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 if __name__ == "__main__":

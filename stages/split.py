@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from dermdistill import params
-from dermdistill.core.files import atomic, read_json, read_table, write_json
+from dermdistill.core.files import read_json, read_table, write_json, write_table
 from dermdistill.errors import run
 from dermdistill.splitting import split_audit, splits
 
@@ -20,8 +20,7 @@ def main() -> None:
     result = splits.make_splits(table, duplicates, settings, num_folds, committed)
     write_json(ASSIGNMENT, result.assignment)
     for part, rows in result.tables.items():
-        with atomic(FOLDER / f"{part}.csv") as path:
-            rows.to_csv(path, index=False, lineterminator="\n")
+        write_table(FOLDER / f"{part}.csv", rows)
     audit = split_audit.audit(table, split_audit.read_parts(FOLDER), splits.shares(settings), duplicates)
     write_json("metrics/split.json", settings | audit)
     print(

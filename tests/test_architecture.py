@@ -16,7 +16,7 @@ LAYERS = (  # a package or module imports none of a later layer; within a layer 
     {"params"},
     {"baselines", "ingest", "metrics", "phantom", "splitting", "training"},
     {"deployment", "distillation", "evaluation", "explain"},
-    {"quantization", "reporting"},
+    {"predictor", "quantization", "reporting"},
     {"ablation", "demo", "external", "summary"},
     {"cli"},
 )

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from dermdistill.core.classes import CLASSES
-from dermdistill.core.files import atomic, write_json
+from dermdistill.core.files import write_json, write_table
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import corrupted, protocol, robustness
@@ -69,8 +69,7 @@ def write(folder: Path, calibrated: predictions.Predictions, result: dict[str, A
     predictions.write(folder / "predictions.csv", *columns)
     write_json(folder / "metrics.json", result)
     for name, table in protocol.tables(calibrated, calibrated.probabilities, SETTINGS).items():
-        with atomic(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(folder / f"{name}.csv", table)
 
 
 def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np.ndarray]:

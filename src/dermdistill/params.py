@@ -39,6 +39,7 @@ from dermdistill.blocks import (
 )
 from dermdistill.errors import UserError
 
+ENSEMBLE = "teacher_ensemble"  # id of the mean of several teachers
 DEGENERATE = {  # ways to distil that lose what they are with melanoma or not
     "ls": "standardised, two logits are always 1 and −1",
     "dkd": "beside the true class there is but one, which is kd",
@@ -256,7 +257,7 @@ class Params(Block):
     @property
     def teacher_id(self) -> str:
         """Id of whom the students learn from: one teacher, or the mean of several."""
-        return f"teacher_{self.kd.teachers[0]}" if len(self.kd.teachers) == 1 else "teacher_ensemble"
+        return f"teacher_{self.kd.teachers[0]}" if len(self.kd.teachers) == 1 else ENSEMBLE
 
     @property
     def shipped(self) -> str:
@@ -284,7 +285,7 @@ class Params(Block):
 
     def single_ids(self) -> list[str]:
         """Every model that is one model and no mean of several: those that a stage of their own makes."""
-        return [model_id for model_id in self.evaluated_ids() if model_id != "teacher_ensemble"]
+        return [model_id for model_id in self.evaluated_ids() if model_id != ENSEMBLE]
 
 
 def _pick(blocks: dict[str, Any], name: str, where: str) -> Any:

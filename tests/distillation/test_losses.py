@@ -1,5 +1,6 @@
 """The methods of distillation against values worked out by hand, and what each promises; each trains a student."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -141,13 +142,18 @@ def pair() -> tuple[models.Classifier, Ensemble]:
     return student, Ensemble([one, two])
 
 
+def backward(term: Callable[[], Tensor], student: nn.Module, teacher: nn.Module, images: Tensor) -> Tensor:
+    """The loss of one forward pass of both, after its backward pass."""
+    student(images), teacher(images)
+    loss = term()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
 def test_maps_are_those_of_the_last_pass_and_match_by_size() -> None:
     student, teacher = pair()
-    term = feature_losses.attention(student, teacher, (32, 48))
-    images = torch.rand(2, 3, 32, 48)
-    student(images), teacher(images)
-    first = term()
-    first.backward()  # type: ignore[no-untyped-call]
+    term, images = feature_losses.attention(student, teacher, (32, 48)), torch.rand(2, 3, 32, 48)
+    first = backward(term, student, teacher, images)
     assert first.item() > 0 and any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
     student.load_state_dict(teacher.members[0].state_dict())
     alike = Ensemble([teacher.members[0]])  # type: ignore[list-item]
@@ -186,11 +192,8 @@ def test_a_teacher_that_sees_the_image_enlarged_is_averaged_down_to_the_student(
 
 def test_regression_compares_the_deepest_map_through_a_trained_convolution() -> None:
     student, teacher = pair()
-    term = feature_losses.regression(student, teacher, (32, 48))
-    images = torch.rand(2, 3, 32, 48)
-    student(images), teacher(images)
-    value = term()
-    value.backward()  # type: ignore[no-untyped-call]
+    term, images = feature_losses.regression(student, teacher, (32, 48)), torch.rand(2, 3, 32, 48)
+    backward(term, student, teacher, images)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.projections.parameters())
     assert len(student.projections) == 2  # one for each teacher
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,25 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON; NaN is refused, since no reader agrees on what it means."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write ``table`` as CSV without its index; numbers with six digits, which is more than any of them means."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Copy a file of the pipeline, bytes alone.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    with atomic(target) as temporary:
+        try:
+            shutil.copyfile(source, temporary)
+        except FileNotFoundError:
+            raise UserError(f"{source} does not exist; `dvc repro` makes it") from None
 
 
 def read_json(path: str | Path) -> Any:

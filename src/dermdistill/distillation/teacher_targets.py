@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dermdistill.blocks import KD
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import Split, load_images, load_split
-from dermdistill.core.files import atomic, read_json, sha256, write_json
+from dermdistill.core.files import atomic, copy, read_json, sha256, write_json
 from dermdistill.core.model_id import ModelId
 from dermdistill.distillation import ensemble
 from dermdistill.errors import UserError
@@ -78,8 +78,7 @@ def gather(names: Sequence[str], num_views: int) -> None:
     members = {name: _weights(name) for name in sorted(names)}
     for name in members:
         for file in ("model.safetensors", "model.json"):
-            with atomic(ensemble.FOLDER / name / file) as path:
-                shutil.copyfile(ModelId("teacher", name).folder / file, path)
+            copy(ModelId("teacher", name).folder / file, ensemble.FOLDER / name / file)
     origin: dict[str, Any] = {}
     if num_views:
         stored = [_read(name, weights, num_views) for name, weights in members.items()]

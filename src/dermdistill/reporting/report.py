@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dermdistill.core.classes import NAMES
-from dermdistill.core.files import atomic, write_json, write_text
+from dermdistill.core.files import write_json, write_table, write_text
 from dermdistill.errors import UserError
 from dermdistill.evaluation import ablation, pareto
 from dermdistill.metrics import predictions
@@ -55,8 +55,7 @@ def write_costs(root: Path, of_models: Results, benchmark: Mapping[str, Any]) ->
     settings, folder = of_models.settings, root / "plots/pareto"
     parts = {"val": of_models.val, "holdout": of_models.holdout}
     points = pareto.points(pareto.networks(settings), settings.predict.passes, benchmark, parts)
-    with atomic(folder / "points.csv") as path:
-        points.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(folder / "points.csv", points)
     bubbles = model_figures.pareto_front(points, pareto.chains(settings))
     for name, figure in {"pareto": bubbles, "latency": model_figures.latencies(benchmark)}.items():
         for suffix in ("png", "svg"):
