@@ -5,10 +5,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types unit data repro verify readme ablation summary exp ui clean
+.PHONY: help env hooks demo test test-all lint types data repro verify readme ablation summary exp ui clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(BIN)/.complete  ## make .venv with the pinned dependencies (some GB: PyTorch)
 
@@ -20,7 +20,16 @@ $(BIN)/.complete: pyproject.toml constraints.txt
 demo: env  ## the whole pipeline on the embedded data set, in its own folder (minutes)
 	python -m dermdistill.demo demo
 
-test: lint types unit verify  ## lint, types, tests, and the published tables recomputed
+PYTEST := pytest --numprocesses 2 --dist worksteal
+
+test: lint  ## lint, types, tests, the published tables recomputed (8 minutes on 2 cores)
+	$(PYTEST) -m "not slow"
+
+test-all: lint  ## the same and every slow proof (docs/testing.md; half an hour)
+	$(PYTEST)
+
+hooks: env  ## check each commit before it is made: lint, and the weight of files and history
+	pre-commit install
 
 lint: env
 	ruff check .
@@ -28,9 +37,6 @@ lint: env
 
 types: env
 	mypy
-
-unit: env
-	pytest --numprocesses 2 --dist loadgroup
 
 verify: env  ## recompute the tables of README and model card from the committed predictions
 	python -m dermdistill.reporting.verify

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
+from forks import forking_python
 from helpers import REPOSITORY, TINY_RUN, RunStage, dvc, environment, git, shrunk_params, write_documents, write_params
 from hypothesis import settings
 
@@ -23,12 +25,15 @@ settings.register_profile("small", max_examples=25, deadline=None, derandomize=T
 settings.load_profile("small")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need ``pipeline`` stay in one process, so that it runs once, while the others run in another."""
-    for item in items:
-        if "pipeline" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("pipeline"))
+    """The pipeline is built first, by one process, and read last, when the others need not wait for it any more.
+
+    Between the two run all other tests, in the other process. So ``--dist worksteal`` keeps both busy.
+    """
+    last = [item for item in items if "pipeline" in getattr(item, "fixturenames", ())]
+    for item in last:
+        items.remove(item)
+    items[:] = [*last[:1], *items, *last[1:]]
 
 
 @pytest.fixture
@@ -45,12 +50,22 @@ def run_stage() -> RunStage:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A git repository in which all stages ran through DVC on a few dozen phantom lesions, with a shared remote.
 
-    Shared: read it, or change a ``git clone`` of it (``dvc pull`` brings the rest).
+    Built once for all processes: read its files, or change a ``git clone`` of it (``dvc pull`` brings the rest).
     """
-    folder = tmp_path_factory.mktemp("pipeline") / "repository"
+    root = tmp_path_factory.getbasetemp()
+    shared = root if worker_id == "master" else root.parent
+    folder, done = shared / "pipeline", shared / "pipeline.done"
+    with FileLock(shared / "pipeline.lock"):
+        if not done.exists():
+            build_pipeline(folder, shared / "remote")
+            done.touch()
+    return folder
+
+
+def build_pipeline(folder: Path, remote: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         demo.copy_source(REPOSITORY, folder)
@@ -64,11 +79,18 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(folder, "config", "user.email", "test@example.org")
     dvc(folder, "init", "--quiet")
     dvc(folder, "config", "core.analytics", "false")
-    dvc(folder, "remote", "add", "--default", "shared", str(folder.parent / "remote"))
-    dvc(folder, "repro", "--quiet", tracking="on")
+    dvc(folder, "remote", "add", "--default", "shared", str(remote))
+    with forking_python() as python:
+        dvc(folder, "repro", "--quiet", tracking="on", python=python)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "The whole pipeline on phantom data")
-    return folder
+    dvc(folder, "push", "--quiet")
+
+
+@pytest.fixture(scope="session")
+def at_rest(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the pipeline with its cache, of this process alone. Shared: leave it as it is."""
+    return Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("rest") / "copy"))
 
 
 @pytest.fixture(scope="session")

@@ -343,7 +343,6 @@ def test_the_summary_is_quick_and_needs_no_heavy_library() -> None:
 
 @pytest.mark.slow
 def test_three_runs_through_the_queue_and_nothing_twice(pipeline: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet"], cwd=pipeline, check=True)
     clone = cloned(pipeline, tmp_path / "clone")
     few = {
         "student": "tiny",

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,14 +23,12 @@ from dermdistill import presets
 from dermdistill.core.files import sha256
 from dermdistill.errors import UserError
 
-pytestmark = pytest.mark.slow
-GUIDE = REPOSITORY / "docs/experiments.md"
+GUIDE, STUDENT = REPOSITORY / "docs/experiments.md", "students/student_tiny_s0"
 
 
 @pytest.fixture
 def clone(pipeline: Path, tmp_path: Path) -> Path:
     """A clone with everything pulled, so that nothing needs to be rebuilt in it."""
-    dvc(pipeline, "push", "--quiet")
     return cloned(pipeline, tmp_path / "clone")
 
 
@@ -48,8 +45,8 @@ def reruns(folder: Path) -> tuple[set[str], set[str]]:
 
 
 def promised() -> dict[str, set[str]]:
-    """The README's table: what is changed → the stages said to rerun first."""
-    text = (REPOSITORY / "README.md").read_text()
+    """The guide's table: what is changed → the stages said to rerun first."""
+    text = GUIDE.read_text()
     rows = re.findall(r"^\| `([^`]+)`[^|]* \| (.+) \|$", text.split("## What reruns when")[1].split("##")[0], re.M)
     return {changed: set(re.findall(r"`([a-z0-9_]+)`", stages)) for changed, stages in rows}
 
@@ -77,13 +74,6 @@ FILES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def at_rest(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rest") / "copy"
-    shutil.copytree(pipeline, folder)
-    return folder
-
-
 @pytest.fixture
 def changeable(at_rest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(at_rest)  # DVC names stages relative to it
@@ -96,7 +86,7 @@ def test_nothing_reruns_at_rest(changeable: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*CHANGES, *FILES])
-def test_a_change_reruns_what_the_readme_says(name: str, changeable: Path) -> None:
+def test_a_change_reruns_what_the_guide_says(name: str, changeable: Path) -> None:
     if name in CHANGES:
         change_params(changeable, {name: CHANGES[name]})
     else:
@@ -104,7 +94,7 @@ def test_a_change_reruns_what_the_readme_says(name: str, changeable: Path) -> No
     assert {address.split("@")[0] for address in reruns(changeable)[0]} == promised()[name]
 
 
-def test_the_readme_promises_nothing_else() -> None:
+def test_the_guide_promises_nothing_else() -> None:
     assert set(promised()) == {*CHANGES, *FILES}
 
 
@@ -119,6 +109,7 @@ def test_alpha_retrains_no_control_and_a_new_teacher_no_old_one(changeable: Path
     assert not {one for one in following if "control" in one or "lite0" in one}
 
 
+@pytest.mark.slow
 def test_students_depend_on_their_own_teachers_alone(clone: Path) -> None:
     """Another teacher trains no student again; becoming theirs does, and trains neither control nor old teacher."""
     lite1 = yaml.safe_load((clone / "params.yaml").read_text())["teachers"]["lite0"]
@@ -143,6 +134,7 @@ def ran(said: str) -> set[str]:
 TRAINED = {"distill@tiny-0", "quantize@tiny-0", "predict@student-tiny-0", "predict@int8-tiny-0"}
 
 
+@pytest.mark.slow
 def test_an_alpha_tried_before_trains_nothing_also_in_a_second_checkout(clone: Path, tmp_path: Path) -> None:
     """DVC's run cache: α to 0.9, to 0.2 and back trains twice; a second checkout with that cache trains nothing."""
     targets = ["predict@student-tiny-0", "predict@int8-tiny-0"]
@@ -168,6 +160,7 @@ def commands(section: str) -> list[list[str]]:
     return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
 
 
+@pytest.mark.slow
 def test_the_guides_ablation_from_queue_to_comparison(clone: Path) -> None:
     baseline = {path.name: path.read_bytes() for path in (clone / "metrics/holdout").iterdir()}
     teacher = sha256(clone / "models/teachers/teacher_lite0/model.safetensors")
@@ -200,16 +193,33 @@ def test_the_guides_ablation_from_queue_to_comparison(clone: Path) -> None:
     assert {"alpha-1", "alpha-2"} <= names  # logged to the repository they were queued in
 
 
+def test_a_queued_experiment_trains_the_student_alone_with_the_code_of_then(clone: Path) -> None:
+    """The guide's ablation, shorter: one experiment, and no further than the student."""
+    weights, of_teacher = (clone / f"models/{name}/model.safetensors" for name in (STUDENT, "teachers/teacher_lite0"))
+    before = [sha256(path) for path in (weights, of_teacher)]
+    dvc(clone, "exp", "run", "--queue", "--name", "alpha", "-S", "kd.alpha=0.9", "distill@tiny-0")
+    broken, content = clone / "stages/distill.py", (clone / "stages/distill.py").read_text()
+    broken.write_text("raise SystemExit('not the code that was queued')\n")
+    dvc(clone, "queue", "start")
+    wait_for_queue(clone)
+    broken.write_text(content)
+    assert [sha256(path) for path in (weights, of_teacher)] == before, "the working copy was left alone"
+    dvc(clone, "exp", "apply", "alpha")
+    assert [sha256(path) == old for path, old in zip((weights, of_teacher), before, strict=True)] == [False, True]
+    assert "alpha: 0.9" in (clone / "params.yaml").read_text()
+
+
 def wait_for_queue(folder: Path, seconds: float = 900) -> None:
     for _ in range(int(seconds)):
         status = dvc(folder, "queue", "status")
         if not re.search(r"\b(Queued|Running|Failed)\b", status):
             return
-        assert "Failed" not in status, dvc(folder, "queue", "logs", "alpha-1")
+        assert "Failed" not in status, dvc(folder, "queue", "status")
         time.sleep(1)
     raise AssertionError(status)
 
 
+@pytest.mark.slow
 def test_a_preset_becomes_an_experiment_in_a_copy(clone: Path) -> None:
     (clone / "presets/rich.yaml").write_text("kd: {alpha: 0.6}\nanalyze_errors: {panel_images: 2}\n")
     before = (clone / "params.yaml").read_bytes()
@@ -269,12 +279,14 @@ def test_the_champion_answers_as_the_shipped_file(pipeline: Path) -> None:
     assert champion.metadata.signature is not None
 
 
-def test_tracking_changes_no_bit(clone: Path) -> None:
-    """The pipeline ran tracked; the student trained anew, untracked and without MLflow's database, is the same."""
+@pytest.mark.slow
+def test_tracking_and_forks_change_no_bit(clone: Path) -> None:
+    """The pipeline ran tracked, in forks of one process; what is made anew, untracked and without MLflow's database, in
+    processes of its own, is the same."""
     assert not (clone / "runtime/mlflow.db").exists()
-    before = sha256(clone / "models/students/student_tiny_s0/model.safetensors")
-    dvc(clone, "repro", "--quiet", "--force", "--single-item", "--no-run-cache", "distill@tiny-0")
-    assert sha256(clone / "models/students/student_tiny_s0/model.safetensors") == before
+    again = ("train_teacher@lite0", "distill@tiny-0", "predict@int8-tiny-0", "evaluate", "analyze_errors", "report")
+    assert ran(dvc(clone, "repro", "--force", "--single-item", "--no-run-cache", *again)) == set(again)
+    assert git(clone, "status", "--porcelain") == "", "dvc.lock holds the hashes of weights, predictions and pictures"
     assert not (clone / "runtime/mlflow.db").exists()
 
 
@@ -296,6 +308,7 @@ def test_a_clone_without_data_and_remote_finds_everything_current(pipeline: Path
 # Accidents --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dvc_killed_leaves_a_training_that_the_next_repro_respects(clone: Path) -> None:
     """SIGKILL to dvc alone leaves its child training; then: one sentence, and in the end the same bits."""
     change_params(clone, {"students.tiny.epochs": 40})

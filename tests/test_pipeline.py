@@ -124,7 +124,6 @@ def test_the_demo_overwrites_no_folder_but_its_own(tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.slow
 def test_one_command_makes_everything(pipeline: Path) -> None:
     settings = params.load(pipeline / "params.yaml")
     for model_id in settings.model_ids():
@@ -136,7 +135,6 @@ def test_one_command_makes_everything(pipeline: Path) -> None:
     assert json.loads((pipeline / "metrics/split.json").read_text())["lesions_in_several_parts"] == 0
 
 
-@pytest.mark.slow
 def test_the_lock_of_the_committed_run_is_short_enough_to_compare(pipeline: Path) -> None:
     """Counted from the phantom, since stages that wait for their next run are not in the committed one."""
     lines: dict[str, list[int]] = {}
@@ -146,22 +144,19 @@ def test_the_lock_of_the_committed_run_is_short_enough_to_compare(pipeline: Path
     assert sum(sum(lines[name]) / len(lines[name]) for name in names) <= 5_000
 
 
-@pytest.mark.slow
-def test_a_second_repro_reruns_nothing(pipeline: Path) -> None:
-    assert "up to date" in dvc(pipeline, "repro")
-    assert json.loads(dvc(pipeline, "status", "--json")) == {}
+def test_a_second_repro_reruns_nothing(at_rest: Path) -> None:
+    assert "up to date" in dvc(at_rest, "repro")
+    assert json.loads(dvc(at_rest, "status", "--json")) == {}
 
 
-@pytest.mark.slow
-def test_the_plots_of_dvc_have_something_to_draw(pipeline: Path, tmp_path: Path) -> None:
-    dvc(pipeline, "plots", "show", "-o", str(tmp_path / "shown"))
+def test_the_plots_of_dvc_have_something_to_draw(at_rest: Path, tmp_path: Path) -> None:
+    dvc(at_rest, "plots", "show", "-o", str(tmp_path / "shown"))
     page = (tmp_path / "shown/index.html").read_text()
     for drawn in ("plots_training_teacher_lite0", "plots_curves_roc_int8_tiny_s0", "plots_confusion_int8_tiny_s0"):
         assert f'id = "{drawn}_csv"' in page
     assert "var spec = {};" not in page  # what DVC writes for a plot it could not load
 
 
-@pytest.mark.slow
 def test_every_published_number_can_be_recomputed(pipeline: Path, tmp_path: Path) -> None:
     folder = tmp_path / "clone"
     shutil.copytree(pipeline, folder, ignore=shutil.ignore_patterns(".dvc", "runtime", "raw"))
@@ -169,7 +164,6 @@ def test_every_published_number_can_be_recomputed(pipeline: Path, tmp_path: Path
     assert verify.verify(folder) == []
 
 
-@pytest.mark.slow
 def test_the_shipped_file_answers_as_evaluated(pipeline: Path, tmp_path: Path) -> None:
     """`dermdistill predict` on a raw file gives the calibrated probabilities behind the published metrics."""
     known = pd.read_csv(pipeline / "predictions/holdout/int8_tiny_s0.csv").iloc[0]

@@ -1,11 +1,13 @@
 """Every format answers as PyTorch does, and the stage that writes them refuses one that does not."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from deployment.test_onnx_export import HEIGHT, WIDTH, small_classifier, some_images
+from helpers import missing
 from scipy.special import softmax
 from torch import nn
 
@@ -39,7 +41,8 @@ def test_a_torch_export_archive_takes_any_number_of_images(tmp_path: Path, expec
 
 
 def test_executorch_answers_as_pytorch_and_in_int8_nearly_so(tmp_path: Path, expected: np.ndarray) -> None:
-    pytest.importorskip("executorch")
+    if find_spec("executorch") is None:
+        missing("no executorch; pip install '.[phone]'")
     found = {}
     for name in ("executorch", "executorch_int8"):
         formats.write(name, model(), tmp_path / formats.FILES[name], IMAGES[:16])

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import missing
+from playwright import sync_api as api
 
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install '.[dev]'")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["api.Browser"]:
+def browser() -> Iterator[api.Browser]:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip(f"no Chromium on the path (looked for {', '.join(NAMES)})")
+        missing(f"no Chromium on the path (looked for {', '.join(NAMES)})")
     with api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
@@ -22,7 +23,7 @@ def browser() -> Iterator["api.Browser"]:
 
 
 @pytest.fixture
-def opened(browser: "api.Browser", pristine: Path, request: pytest.FixtureRequest) -> Iterator["api.Page"]:
+def opened(browser: api.Browser, pristine: Path, request: pytest.FixtureRequest) -> Iterator[api.Page]:
     """The page, opened as asked for by (width, color scheme); it must neither complain nor ask for anything."""
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -43,7 +44,7 @@ def opened(browser: "api.Browser", pristine: Path, request: pytest.FixtureReques
 @pytest.mark.parametrize(
     "opened", [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")], indirect=True
 )
-def test_it_fits_and_reads_on_phone_and_desk(opened: "api.Page") -> None:
+def test_it_fits_and_reads_on_phone_and_desk(opened: api.Page) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     loaded = "image => image.complete && image.naturalWidth > 0"
     assert opened.evaluate(f"[...document.querySelectorAll('figure img')].every({loaded})")
@@ -62,7 +63,7 @@ def test_it_fits_and_reads_on_phone_and_desk(opened: "api.Page") -> None:
     assert min(contrast) >= 4.5  # WCAG 2.2, AA
 
 
-def test_a_table_sorts_by_its_numbers_and_back(opened: "api.Page") -> None:
+def test_a_table_sorts_by_its_numbers_and_back(opened: api.Page) -> None:
     table = opened.locator("table").first
     column = 1  # melanoma AUC
     values = "cells => cells.map(cell => parseFloat(cell.firstChild.textContent))"
@@ -77,7 +78,7 @@ def test_a_table_sorts_by_its_numbers_and_back(opened: "api.Page") -> None:
     assert cells.evaluate_all(values) == sorted(before) != sorted(before, reverse=True)
 
 
-def test_a_picture_enlarges_and_closes_by_keyboard(opened: "api.Page") -> None:
+def test_a_picture_enlarges_and_closes_by_keyboard(opened: api.Page) -> None:
     viewer = opened.locator("dialog.viewer")
     opened.locator(".panel button.zoom").first.focus()
     opened.keyboard.press("Enter")
@@ -86,13 +87,13 @@ def test_a_picture_enlarges_and_closes_by_keyboard(opened: "api.Page") -> None:
     assert not viewer.is_visible()
 
 
-def test_the_policy_forbids_what_the_page_does_not_need(opened: "api.Page") -> None:
+def test_the_policy_forbids_what_the_page_does_not_need(opened: api.Page) -> None:
     policy = opened.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
     assert policy is not None and "default-src 'none'" in policy and "connect-src" not in policy
     assert opened.locator("button.sort").count() > 10  # the script did run under it
 
 
-def test_it_prints(opened: "api.Page") -> None:
+def test_it_prints(opened: api.Page) -> None:
     printed = opened.pdf(format="A4")
     assert printed.startswith(b"%PDF") and len(printed) > 20_000
     opened.emulate_media(media="print")

@@ -313,8 +313,8 @@ def test_markers(tmp_path: Path) -> None:
 
 
 def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:
-    of_models = load(pristine)
-    texts = readme.texts(of_models)
+    of_models, benchmark = load(pristine), read_json(pristine / "metrics/benchmark.json")
+    texts = readme.texts(of_models, benchmark)
     assert set(texts) == {name for names in readme.DOCUMENTS.values() for name in names}
     for name, text in texts.items():
         rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -327,6 +327,44 @@ def test_a_table_in_markdown_says_what_the_page_says(pristine: Path) -> None:
         cells = f"{escape(name)}</td><td>{counts}</td><td>{auc_there.split(' [')[0]}<"
         assert cells in page, line
     assert "ResNet-50" in texts["published"] and f"| here: `int8_tiny_s0` | {auc:.3f} [" in texts["published"]
+
+
+def test_the_headline_has_a_row_for_each_role_and_a_verdict_for_teacher_and_network(pristine: Path) -> None:
+    of_models, benchmark = load(pristine), read_json(pristine / "metrics/benchmark.json")
+    benchmark["latency"]["1 thread, batch 1"]["int8_tiny_s0 onnx_int8"] = {"cpu_p50": 1.5}
+    rows = readme.headline_table(of_models, benchmark, "baseline_logistic").rows
+    roles, models, aucs, megabytes, times = ([cell.value for cell in column] for column in zip(*rows, strict=True))
+    assert roles == list(render.labels("roles").values())
+    assert models[1:5] == ["student_tiny", "control_tiny", "int8_tiny_s0", "baseline_logistic"]
+    for row, model in ((3, "int8_tiny_s0"), (4, "baseline_logistic")):
+        assert aucs[row] == f"{of_models.holdout[model]['melanoma']['roc_auc']:.3f}"
+    mean = of_models.compared["families"]["student_tiny"]["melanoma.roc_auc"]
+    assert rows[1][2] == render.estimate(mean["mean"], (mean["low"], mean["high"]))
+    assert megabytes == ["4.0"] * 4 + ["–"] * 2 and times == ["8.0", "2.0", "2.0", "1.5", "–", "–"]
+    assert aucs[-1] == "0.921, own test set" and "MobileNetV3-Small, T = 1" in models[-1], "the best of theirs"
+
+
+def test_the_best_baseline_is_chosen_on_val(pristine: Path) -> None:
+    of_models = load(pristine)
+    better = {"raw": {"melanoma_roc_auc": 0.99}}
+    chosen = readme.best_baseline(of_models._replace(val=of_models.val | {"baseline_svm": better}))
+    assert chosen == "baseline_svm" and readme.best_baseline(of_models) == "baseline_logistic"
+    assert readme.best_baseline(of_models._replace(val={})) is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "difference", "says"),
+    [
+        ("tie", 0.01, r"^Distillation added nothing that can be told from chance: student minus control is \+0.010 "),
+        ("better", 0.03, r"^Distillation helped: .* \+0.030 in melanoma AUC \(95 % interval 0.010 to 0.050\)\.$"),
+        ("worse", -0.03, r"^Distillation did harm: .* −0.030 "),
+        ("undefined", None, r"^Whether distillation helped cannot be said"),
+    ],
+)
+def test_what_distillation_added_in_words(verdict: str, difference: float | None, says: str) -> None:
+    gap = {"verdict": verdict, "difference": difference, "low": 0.01, "high": 0.05}
+    assert re.match(says, render.words("added", auc=gap))
+    assert ("cannot be said" in render.words("needed", auc=gap, accuracy=gap)) == (difference is None)
 
 
 def test_cases_are_what_their_kind_says(pristine: Path) -> None:

@@ -456,8 +456,6 @@ def test_a_frozen_split_is_kept_and_its_duplicates_are_named(project: Path) -> N
 
 def test_the_committed_split_of_the_repository_has_no_crossing_lesion() -> None:
     folder = REPOSITORY / "data/splits"
-    if not folder.exists():
-        pytest.skip("no split is committed yet")
     parts = written(REPOSITORY)
     tables = {part: pd.read_csv(folder / f"{part}.csv", dtype=str) for part in PARTS}
     lesions_of = {part: table.groupby("dx")["lesion_id"].nunique() for part, table in tables.items()}

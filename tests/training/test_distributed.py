@@ -69,6 +69,7 @@ def test_two_processes_end_with_the_weights_of_one(project: Path, mixup: float) 
     assert not list(Path("runtime/checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_fabric_run_starts_the_same_training(project: Path) -> None:
     code, output = together()
     assert code == 0, output

@@ -23,6 +23,7 @@ normal intervals on a logit scale, which need the range of each metric.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -74,11 +75,17 @@ def effective_lesions(left_out: np.ndarray) -> float:
 def resamples(lesions: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
     """Yield weights (≤ CHUNK, N), how often each image is drawn; ``count`` rows in all, ``lesions`` (N,) ids."""
     names, index = np.unique(lesions, return_inverse=True)
-    random = np.random.default_rng(seed)
-    equal = np.full(len(names), 1 / len(names))
+    drawn = _draws(len(names), count, seed)
     for start in range(0, count, CHUNK):
-        draws = random.multinomial(len(names), equal, size=min(CHUNK, count - start))
-        yield draws[:, index].astype(np.float64)
+        yield drawn[start : start + CHUNK, index].astype(np.float64)
+
+
+@lru_cache(maxsize=2)  # every metric of every model asks for the same: those of val, and of the holdout
+def _draws(lesions: int, count: int, seed: int) -> np.ndarray:
+    """(count, lesions) int16: how often each lesion is drawn."""
+    random, equal = np.random.default_rng(seed), np.full(lesions, 1 / lesions)
+    chunks = (min(CHUNK, count - start) for start in range(0, count, CHUNK))
+    return np.concatenate([random.multinomial(lesions, equal, size=size).astype(np.int16) for size in chunks])
 
 
 def without_each(lesions: np.ndarray) -> Iterator[np.ndarray]:

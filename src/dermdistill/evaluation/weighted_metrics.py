@@ -45,18 +45,16 @@ def headline(
 
 def roc_auc(y_true: np.ndarray, y_score: np.ndarray, among: np.ndarray | None = None) -> Metric:
     """Area under the ROC curve, ties counted half; ``among`` (N,) bool restricts it to a subgroup."""
-    kept = np.arange(len(y_score)) if among is None else np.flatnonzero(among)
-    if not len(kept):
-        return lambda weights: np.full(len(weights), np.nan)
-    order, starts = _ranking(y_score[kept])
-    sorted_rows, sorted_true = kept[order], y_true[kept[order]]
+    kept = np.ones(len(y_score), bool) if among is None else among
+    positive, negative = np.flatnonzero(y_true & kept), np.flatnonzero(~y_true & kept)
+    negative = negative[np.argsort(y_score[negative], kind="stable")]
+    below, up_to = (np.searchsorted(y_score[negative], y_score[positive], side) for side in ("left", "right"))
 
     def metric(weights: np.ndarray) -> np.ndarray:
-        drawn = weights[:, sorted_rows]
-        positives, negatives = (np.add.reduceat(drawn * side, starts, axis=1) for side in (sorted_true, ~sorted_true))
-        below = negatives.cumsum(axis=1) - negatives / 2
-        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        return _divide((positives * below).sum(axis=1), pairs)
+        positives, negatives = weights[:, positive], np.zeros((len(weights), len(negative) + 1))
+        weights[:, negative].cumsum(axis=1, out=negatives[:, 1:])  # of the i lowest; all sums are whole, hence exact
+        won = (negatives[:, below] + negatives[:, up_to]) / 2
+        return _divide((positives * won).sum(axis=1), positives.sum(axis=1) * negatives[:, -1])
 
     return metric
 

@@ -5,12 +5,13 @@ The report stage writes ``docs/tables/NAME.md``; ``make readme`` puts each betwe
 the report's: they are made from committed JSON and CSV right there, so that these documents change without a run.
 ``verify`` compares all of them. So prose is written by hand, numbers are not, and no stage owns a file with prose.
 
-``published.csv`` holds the results of two earlier public pipelines, as they report them; the README tells how they
-differ from this one.
+``published.csv`` holds the results of two earlier public pipelines, as they report them; ``docs/related.md`` tells how
+they differ from this one.
 """
 
 import csv
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dermdistill import params
 from dermdistill.core.files import read_json, write_text
 from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError, run
-from dermdistill.evaluation import ablation
+from dermdistill.evaluation import ablation, pareto
 from dermdistill.params import Params
 from dermdistill.reporting.render import (
     Cell,
@@ -41,7 +42,9 @@ from dermdistill.reporting.tables import tables
 
 FOLDER = "docs/tables"
 DOCUMENTS = {
-    "README.md": ("results", "published"),
+    "README.md": ("headline",),
+    "docs/results.md": ("results",),
+    "docs/related.md": ("published",),
     "docs/model_card.md": ("card_metrics", "card_diagnoses", "card_subgroups", "card_abstention", "card_robustness"),
 }
 CANDIDATES, MEASURED = "docs/deployment.md", "plots/quantize/candidates"
@@ -49,8 +52,8 @@ ABLATION = "docs/distillation.md"
 PUBLISHED = Path(__file__).parent / "published.csv"
 
 
-def texts(results: Results) -> dict[str, str]:
-    """Name → Markdown of every table that the report writes."""
+def texts(results: Results, benchmark: Metrics) -> dict[str, str]:
+    """Name → Markdown of every table that the report writes; ``benchmark``: that stage's metrics."""
     made = tables(results)
     parts = {
         "published": [published_table(results)],
@@ -62,11 +65,57 @@ def texts(results: Results) -> dict[str, str]:
     }
     first = [readme_table(results)] + [made["seeds"]] * bool(made["seeds"].rows)
     whole = fill("results.md.j2", tables=first, comparisons=results.comparisons)
-    return {"results": whole} | {name: "\n\n".join(map(markdown, some)) + "\n" for name, some in parts.items()}
+    return {"headline": headline(results, benchmark), "results": whole} | {
+        name: "\n\n".join(map(markdown, some)) + "\n" for name, some in parts.items()
+    }
 
 
 def fill(template: str, **values: Any) -> str:
     return environment(html=False).get_template(template).render(**values).rstrip() + "\n"
+
+
+def headline(results: Results, benchmark: Metrics) -> str:
+    """The six rows of the README, and in a sentence each what teacher and network added."""
+    student, baseline = results.settings.ship.student, best_baseline(results)
+    wanted = {"distillation": (f"student_{student}", f"control_{student}")}
+    if baseline is not None:
+        wanted["baseline"] = (f"int8_{student}", baseline)
+    pairs = {(pair["a"], pair["b"]): pair["metrics"] for pair in results.compared["pairs"]}
+    gaps = {name: pairs[pair] for name, pair in wanted.items()}
+    return fill("headline.md.j2", table=headline_table(results, benchmark, baseline), gaps=gaps)
+
+
+def best_baseline(results: Results) -> str | None:
+    """The baseline with the best melanoma AUC on val, if any was run; the holdout chooses nothing."""
+    ran = [model for model in results.val if ModelId.parse(model).kind == "baseline"]
+    return max(ran, key=lambda model: results.val[model]["raw"]["melanoma_roc_auc"] or 0.0, default=None)
+
+
+def headline_table(results: Results, benchmark: Metrics, baseline: str | None) -> Table:
+    """Teacher, student, control, deployed model, best baseline, best published: AUC on the holdout and cost.
+
+    Student and control are means over seeds. The control is the student's network, so it costs the same.
+    """
+    settings, parts = results.settings, {"val": results.val, "holdout": results.holdout}
+    points = pareto.points(pareto.networks(settings), settings.predict.passes, benchmark, parts)
+    costs: dict[str, dict[Hashable, Any]] = {row["model"]: row for row in points.to_dict("records")}
+    costs[results.roles["control"]] = costs[results.roles["student"]]
+    rows: list[dict[str, Any]] = []
+    for role, model in (results.roles | ({"baseline": baseline} if baseline else {})).items():
+        family = ModelId.parse(model).family if role in ("student", "control") else model
+        row = {"role": role, "model": Cell(family, code=True), "auc": cell(results.holdout[model], "melanoma.roc_auc")}
+        if family != model:
+            mean = results.compared["families"][family]["melanoma.roc_auc"]
+            row["auc"] = estimate(mean["mean"], (mean["low"], mean["high"]))
+        cost = costs.get(model, {"megabytes": None, "latency_ms": None})
+        rows.append(row | {key: cost[key] for key in ("megabytes", "latency_ms")})
+    name, auc = max(((line[0], line[1]) for line in published() if line[1] != "–"), key=lambda line: float(line[1]))
+    theirs = Cell(f"{auc}, own test set")
+    rows.append({"role": "published", "model": name, "auc": theirs, "megabytes": None, "latency_ms": None})
+    names = labels("roles")
+    for row in rows:
+        row["role"] = names[str(row["role"])]
+    return table("headline", rows, strong=names["int8"], n=results.holdout[settings.shipped]["n"])
 
 
 def readme_table(results: Results) -> Table:
@@ -76,10 +125,15 @@ def readme_table(results: Results) -> Table:
     return table("readme", rows, strong=deployed, n=results.holdout[deployed]["n"])
 
 
-def published_table(results: Results) -> Table:
-    """The results that others report beside ours; a dash where one was not reported."""
+def published() -> list[list[str]]:
+    """System and metrics of each earlier result, as text; a dash where one was not reported."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
-        theirs = [[Cell(text) for text in line] for line in list(csv.reader(file))[1:]]
+        return list(csv.reader(file))[1:]
+
+
+def published_table(results: Results) -> Table:
+    """The results that others report beside ours."""
+    theirs = [[Cell(text) for text in line] for line in published()]
     models = [results.roles[role] for role in ("int8", "student", "teacher")]
     rows = named({f"here: `{model}`": results.holdout[model] for model in models})
     low, high = rows[0]["intervals"]["melanoma.roc_auc"] or (None, None)

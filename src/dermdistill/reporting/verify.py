@@ -5,6 +5,8 @@ For a reader who does not trust the tables: no model, no image and no raw data i
 calibration itself is fitted again on val and compared on its own, so that one wrong file is reported once and where it
 is wrong. The curve CSVs and figures are not checked: no number is quoted from them.
 
+Times are this machine's and are taken from ``metrics/benchmark.json`` as they are.
+
 Run as ``python -m dermdistill.reporting.verify``; exit code 1 if anything differs.
 """
 
@@ -150,7 +152,7 @@ def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]
     name = "metrics/summary.json"
     yield from differences(name, read_json(root / name), results.summary(val, holdout), ROUNDING)
     again = results.load(root, settings)._replace(val=dict(val), holdout=dict(holdout))
-    texts = readme.texts(again)
+    texts = readme.texts(again, read_json(root / "metrics/benchmark.json"))
     for name, text in texts.items():
         file = f"{readme.FOLDER}/{name}.md"
         yield from text_differences(file, readme.read_text(root / file, REMEDY), text)
