@@ -9,6 +9,7 @@ os.environ["DERMDISTILL_TRACKING"] = "off"
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from hypothesis import settings
 from dermdistill import demo, presets
 from dermdistill.phantom import phantom
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 settings.register_profile("small", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("small")
 
@@ -50,22 +52,32 @@ def run_stage() -> RunStage:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
+    """``made_once(name, make)``: the folder that ``make`` fills; the first process makes it, others wait for it."""
+
+    def call(name: str, make: Callable[[Path], None]) -> Path:
+        root = tmp_path_factory.getbasetemp()
+        shared = root if worker_id == "master" else root.parent
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def pipeline(made_once: MadeOnce) -> Path:
     """A git repository in which all stages ran through DVC on a few dozen phantom lesions, with a shared remote.
 
-    Built once for all processes: read its files, or change a ``git clone`` of it (``dvc pull`` brings the rest).
+    One for all processes: read its files, or change a ``git clone`` of it (``dvc pull`` brings the rest).
     """
-    root = tmp_path_factory.getbasetemp()
-    shared = root if worker_id == "master" else root.parent
-    folder, done = shared / "pipeline", shared / "pipeline.done"
-    with FileLock(shared / "pipeline.lock"):
-        if not done.exists():
-            build_pipeline(folder, shared / "remote")
-            done.touch()
-    return folder
+    return made_once("pipeline", build_pipeline)
 
 
-def build_pipeline(folder: Path, remote: Path) -> None:
+def build_pipeline(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         demo.copy_source(REPOSITORY, folder)
@@ -79,7 +91,7 @@ def build_pipeline(folder: Path, remote: Path) -> None:
     git(folder, "config", "user.email", "test@example.org")
     dvc(folder, "init", "--quiet")
     dvc(folder, "config", "core.analytics", "false")
-    dvc(folder, "remote", "add", "--default", "shared", str(remote))
+    dvc(folder, "remote", "add", "--default", "shared", str(folder.with_name("remote")))
     with forking_python() as python:
         dvc(folder, "repro", "--quiet", tracking="on", python=python)
     git(folder, "add", "--all")
@@ -94,18 +106,21 @@ def at_rest(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic project with its report, as of ``make_project``. Shared: use ``report_copy`` to change it."""
+def pristine(made_once: MadeOnce) -> Path:
+    """A synthetic project with its report, as of ``make_project``. One for all: use ``report_copy`` to change it."""
     import matplotlib
+
+    matplotlib.rcParams["savefig.dpi"] = 30  # what the figures look like is another test's concern
+    return made_once("project", build_project)
+
+
+def build_project(root: Path) -> None:
     from synthetic import make_project
 
     from dermdistill.reporting import report
 
-    matplotlib.rcParams["savefig.dpi"] = 30  # what the figures look like is another test's concern
-    root = tmp_path_factory.mktemp("project")
     report.build(root, make_project(root, images=300, bootstrap=40))
     write_documents(root)
-    return root
 
 
 @pytest.fixture

@@ -57,6 +57,19 @@ def tensors() -> tuple[Tensor, Tensor]:
     return torch.tensor(STUDENT)[None], torch.tensor(TEACHER)[None]
 
 
+def test_alpha_is_the_weight_of_the_teacher() -> None:
+    def task_loss(student: Tensor, labels: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(8.0)}
+
+    logits, labels = torch.zeros(2, 7), torch.zeros(2, dtype=torch.long)
+    loss = losses.distillation(task_loss, lambda student, teacher, labels: torch.tensor(4.0), alpha=0.25)
+    assert {name: term.item() for name, term in loss(logits, labels, logits).items()} == {
+        "loss": 0.75 * 8 + 0.25 * 4,
+        "task_loss": 8.0,
+        "kd_loss": 4.0,
+    }
+
+
 def test_standardised_logits_by_hand() -> None:
     sd = np.sqrt(2 / 3)  # of (1, 0, −1); the teacher's (3, 1, −1) has twice that
     z = np.array([1, 0, -1]) / sd

@@ -337,10 +337,12 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path: Path) -> None:
 
 MISSION = [f"resnet{n}" for n in (18, 34, 50, 101, 152)] + [f"efficientnet_b{n}" for n in range(8)]
 MISSION += [f"tf_efficientnet_lite{n}" for n in range(5)] + ["mobilenetv2_100", "mobilenetv3_small_100"]
+QUICK = ("resnet18", "mobilenetv3_small_100")  # the others: make test-all
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", MISSION)
+@pytest.mark.parametrize(
+    "arch", [arch if arch in QUICK else pytest.param(arch, marks=pytest.mark.slow) for arch in MISSION]
+)
 def test_every_architecture_learns_a_batch_and_exports(arch: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, _ = models.build(spec(arch=arch, cut=None))
