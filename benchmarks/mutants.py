@@ -37,7 +37,7 @@ MUTANTS = {
     ),
     "α weighs the labels": Mutant(
         "distillation/losses.py", "(1 - alpha) * task + alpha * soft",
-        "alpha * task + (1 - alpha) * soft", "distillation",
+        "alpha * task + (1 - alpha) * soft", "distillation training/test_loop.py",
     ),
     "teacher in the loop in training mode": Mutant(
         "distillation/ensemble.py", "    network.eval()\n", "    network.train()\n", "distillation"
