@@ -67,8 +67,8 @@ MUTANTS = {
         "splitting/splits.py", "seed, previous, {} if frozen else groups)", "seed, previous, {})", "splitting"
     ),
     "bootstrap by image": Mutant(
-        "evaluation/bootstrap.py", "names, index = np.unique(lesions, return_inverse=True)\n    random",
-        "names, index = np.unique(np.arange(len(lesions)), return_inverse=True)\n    random", "evaluation",
+        "evaluation/bootstrap.py", "names, index = np.unique(lesions, return_inverse=True)\n    drawn",
+        "names, index = np.unique(np.arange(len(lesions)), return_inverse=True)\n    drawn", "evaluation",
     ),
     "threshold one melanoma short": Mutant(
         "metrics/calibration.py", "max(needed, 1) - 1", "max(needed - 1, 1) - 1", "metrics"
