@@ -68,7 +68,7 @@ OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, thr
 def spec(arch: str, cut: Cut | None) -> Model:
     weights = "imagenet" if arch in models.PACKAGED else "none"
     return Model(
-        arch=arch, weights=weights, cut=cut, epochs=100, lr=1e-3, upscale=1.0, dropout=0.2, mixup=0.0, keep="best"
+        arch=arch, weights=weights, cut=cut, epochs=100, lr=1e-3, size=None, dropout=0.2, mixup=0.0, keep="best"
     )
 
 

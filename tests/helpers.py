@@ -25,7 +25,7 @@ SMALL = {
     "arch": "tf_efficientnet_lite0",
     "weights": "none",
     "cut": {"stages": 1, "blocks": 1, "head": 16},
-    "upscale": 1.0,
+    "size": None,
 }
 
 

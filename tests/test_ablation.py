@@ -28,7 +28,7 @@ OF_TINY = {  # whose cut has more to shape than the student that the committed a
     "epochs": 5,
     "shapes": {
         "deeper": {"cut": {"blocks": 2}},
-        "enlarged": {"upscale": 1.5},
+        "enlarged": {"size": [225, 300]},
         "wider_head": {"cut": {"head": 1280}},
     },
 }
@@ -51,19 +51,24 @@ def test_cells_are_control_grid_methods_and_shapes_of_one_budget() -> None:
     assert found["control"] == {"kd.method": "kd", "kd.temperature": 1.0, "kd.alpha": 0.0} | budget
     assert found["kd_T4_a0.9"] == {"kd.method": "kd", "kd.temperature": 4.0, "kd.alpha": 0.9} | budget
     assert found["dist"] == {"kd.method": "dist"} | budget and found["at"]["kd.num_views"] == 0
-    assert found["enlarged"] == {"students.tiny.upscale": 1.5} | budget, "distilled as the block kd says"
+    assert found["enlarged"] == {"students.tiny.size": [225, 300]} | budget, "distilled as the block kd says"
     assert all(changes.items() >= budget.items() for changes in found.values())
     shape = ablation.expected_inputs(TINY, found["deeper"])["student"]
     assert shape["cut"] == TINY["students"]["tiny"]["cut"] | grid["shapes"]["deeper"]["cut"]
 
 
+def test_no_committed_run_is_outdated() -> None:
+    """Renaming a parameter would make every run of an afternoon start again, unless its record is renamed too."""
+    assert ablation.missing(REPOSITORY) == []
+
+
 def test_a_shape_that_is_none_is_refused() -> None:
     for shapes, said in (
-        ({"control": {"upscale": 2.0}}, "control is the name of another run"),
-        ({"dist": {"upscale": 2.0}}, "dist is the name of another run"),
-        ({"teacher_ensemble": {"upscale": 2.0}}, "teacher_ensemble is the name of another run or a teacher"),
+        ({"control": {"size": [300, 400]}}, "control is the name of another run"),
+        ({"dist": {"size": [300, 400]}}, "dist is the name of another run"),
+        ({"teacher_ensemble": {"size": [300, 400]}}, "teacher_ensemble is the name of another run or a teacher"),
         ({"long": {"epochs": 40}}, "long changes epochs, but all runs have those of ablation.epochs"),
-        ({"huge": {"upsacle": 2.0}}, "unknown parameter students.tiny.upsacle"),
+        ({"huge": {"szie": [300, 400]}}, "unknown parameter students.tiny.szie"),
         ({"huge": {"cut": {"stages": "all"}}}, "students.tiny.cut.stages"),
     ):
         content = TINY | {"ablation": TINY["ablation"] | {"shapes": shapes}}
@@ -189,7 +194,7 @@ def test_shapes_stand_beside_the_student_as_it_is_with_what_they_cost(reported: 
     assert "from_best" not in rows["deeper"] and "shape" not in rows["dist"] and rows["kd"]["shape"] == {}
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.split("`")[1] for line in lines[-3:]] == ["kd", "enlarged", "deeper"]
-    assert "nothing | 1.03 M | 150 M" in lines[-3] and "`upscale: 1.5` | – | –" in lines[-2]
+    assert "nothing | 1.03 M | 150 M" in lines[-3] and "`size: [225, 300]` | – | –" in lines[-2]
     document = (reported / readme.ABLATION).read_text()
     assert document.startswith("Before.") and document.endswith("After.\n") and text.strip() in document
     assert "Not run yet: `ls`, `dkd`, `at`, `feature`, `wider_head`." in text

@@ -13,7 +13,7 @@ from dermdistill.reporting import panels
 from dermdistill.training import models
 from dermdistill.training.augment import to_float
 
-SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "upscale": 1.0, "dropout": 0.1, "mixup": 0.0, "keep": "best"}
+SPEC = {"weights": "none", "epochs": 1, "lr": 0.1, "size": None, "dropout": 0.1, "mixup": 0.0, "keep": "best"}
 
 
 class Brightness(nn.Module):
@@ -43,11 +43,11 @@ LITE, CUT = "tf_efficientnet_lite0", Cut(stages=1, blocks=1, head=16)
 
 
 @pytest.mark.parametrize(
-    ("arch", "cut", "upscale"), [(LITE, CUT, 1.0), (LITE, CUT, 1.5), ("mobilenetv3_small_100", None, 1.0)]
+    ("arch", "cut", "size"), [(LITE, CUT, None), (LITE, CUT, [96, 144]), ("mobilenetv3_small_100", None, None)]
 )
-def test_any_network_has_maps_and_features(arch: str, cut: Cut | None, upscale: float) -> None:
+def test_any_network_has_maps_and_features(arch: str, cut: Cut | None, size: list[int] | None) -> None:
     torch.manual_seed(0)
-    model = models.build(Model(arch=arch, cut=cut, **SPEC | {"upscale": upscale}))[0].eval()
+    model = models.build(Model(arch=arch, cut=cut, **SPEC | {"size": size}))[0].eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
     maps = explain.grad_cam(model, images, target=1)
     assert maps.shape == (3, 64, 96) and np.isfinite(maps).all() and maps.max() <= 1 + 1e-6

@@ -55,7 +55,7 @@ def features(model: Classifier, images: np.ndarray, rows: np.ndarray, batch_size
 
     def one(batch: np.ndarray) -> Tensor:
         network: Any = model.network
-        maps = network.forward_features(model.enlarge((to_float(batch) - model.mean) / model.std))
+        maps = network.forward_features(model.resize((to_float(batch) - model.mean) / model.std))
         return network.forward_head(maps, pre_logits=True)
 
     with torch.inference_mode():

@@ -144,7 +144,7 @@ class Model(Block):
     cut: Cut | None
     epochs: Count
     lr: Positive
-    upscale: Annotated[float, Field(ge=1, le=4)]
+    size: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=2, max_length=2)] | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
     keep: Literal["best", "last"]

@@ -72,7 +72,7 @@ def test_the_laboratory_runner_is_the_uncalibrated_model(tmp_path: Path) -> None
         cut=Cut(stages=1, blocks=1, head=16),
         epochs=1,
         lr=1.0,
-        upscale=1.0,
+        size=None,
         dropout=0.0,
         mixup=0.0,
         keep="best",

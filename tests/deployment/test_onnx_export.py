@@ -20,7 +20,7 @@ from dermdistill.training import models
 HEIGHT, WIDTH = 33, 50  # odd: paddings differ between the sides
 
 
-def small_classifier(seed: int = 0, upscale: float = 1.0) -> models.Classifier:
+def small_classifier(seed: int = 0, size: list[int] | None = None) -> models.Classifier:
     """A cut of Lite0 whose random weights give different answers to different images."""
     torch.manual_seed(seed)
     cut = Cut(stages=1, blocks=1, head=16)
@@ -30,7 +30,7 @@ def small_classifier(seed: int = 0, upscale: float = 1.0) -> models.Classifier:
         cut=cut,
         epochs=1,
         lr=1.0,
-        upscale=upscale,
+        size=size,
         dropout=0.0,
         mixup=0.0,
         keep="best",
@@ -81,13 +81,14 @@ def test_the_graph_equals_torch_for_any_batch(classifier: models.Classifier, exp
     assert count == 1 or np.ptp(wanted, axis=0).max() > 0.05  # or anything would pass
 
 
-def test_a_network_that_enlarges_does_so_in_the_graph(tmp_path: Path) -> None:
-    large, images = small_classifier(upscale=1.5), some_images(2)
-    onnx_export.to_onnx(large, HEIGHT, WIDTH, tmp_path / "large.onnx")
-    wanted = softmax(in_torch(large, images), axis=1)
-    np.testing.assert_allclose(Detector(tmp_path / "large.onnx").predict(images), wanted, atol=1e-5)
-    large.upscale = 1.0
-    assert np.abs(softmax(in_torch(large, images), axis=1) - wanted).max() > 0.01
+@pytest.mark.parametrize("size", [[49, 75], [25, 37]])
+def test_a_network_that_resizes_does_so_in_the_graph(size: list[int], tmp_path: Path) -> None:
+    other, images = small_classifier(size=size), some_images(2)
+    onnx_export.to_onnx(other, HEIGHT, WIDTH, tmp_path / "other.onnx")
+    wanted = softmax(in_torch(other, images), axis=1)
+    np.testing.assert_allclose(Detector(tmp_path / "other.onnx").predict(images), wanted, atol=1e-5)
+    other.size = None
+    assert np.abs(softmax(in_torch(other, images), axis=1) - wanted).max() > 0.005
 
 
 def test_bytes_depend_on_the_weights_alone(classifier: models.Classifier, exported: Path, tmp_path: Path) -> None:

@@ -177,13 +177,13 @@ def test_maps_are_those_of_the_last_pass_and_match_by_size() -> None:
     assert term().item() > 1e-9
 
 
-def test_a_teacher_that_sees_the_image_enlarged_is_averaged_down_to_the_student() -> None:
+def test_a_teacher_that_sees_larger_images_is_averaged_down_to_the_student() -> None:
     """Maps of a teacher at 1.5 times the size, averaged by hand; at twice it, the next stage's fit as they are."""
     student, teacher = pair()
     images = torch.rand(2, 3, 32, 48)
-    for scale, sizes in ((1.5, [((16, 24), (24, 36)), ((8, 12), (12, 18))]), (2.0, [((16, 24), (16, 24))])):
+    for size, sizes in (([48, 72], [((16, 24), (24, 36)), ((8, 12), (12, 18))]), ([64, 96], [((16, 24), (16, 24))])):
         large = teacher.members[0]
-        large.upscale = scale  # type: ignore[assignment]
+        large.size = size  # type: ignore[assignment]
         term = feature_losses.attention(student, Ensemble([large]), (32, 48))  # type: ignore[list-item]
         mine, theirs = feature_losses.Maps(student), feature_losses.Maps(large)
         student(images), large(images)

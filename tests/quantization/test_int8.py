@@ -54,8 +54,9 @@ def test_int8_agrees_with_fp32(files: tuple[Path, Path]) -> None:
     assert parity.compare(*literal)["max_abs_dp"] < 0.1
 
 
-def test_a_network_that_enlarges_agrees_in_int8(tmp_path: Path) -> None:
-    onnx_export.to_onnx(small_classifier(upscale=1.5), *IMAGES.shape[1:3], tmp_path / "fp32.onnx")
+@pytest.mark.parametrize("size", [[49, 75], [25, 37]])
+def test_a_network_that_resizes_agrees_in_int8(size: list[int], tmp_path: Path) -> None:
+    onnx_export.to_onnx(small_classifier(size=size), *IMAGES.shape[1:3], tmp_path / "fp32.onnx")
     Quantizer(tmp_path / "fp32.onnx", IMAGES[:40], tmp_path).static(tmp_path / "int8.onnx", "minmax")
     pair = (Detector(tmp_path / f"{name}.onnx").predict(IMAGES[20:]) for name in ("fp32", "int8"))
     found = parity.compare(*pair)

@@ -73,15 +73,26 @@ def test_normalisation_is_inside() -> None:
     assert torch.equal(model.eval()(x), model.network((x - 0.5) / 0.5))
 
 
-def test_enlarging_is_inside_and_travels_with_the_model(tmp_path: Path) -> None:
-    model, card = models.build(spec(upscale=1.5))
+@pytest.mark.parametrize("size", [[48, 72], [24, 36]])
+def test_resizing_is_inside_and_travels_with_the_model(size: list[int], tmp_path: Path) -> None:
+    model, card = models.build(spec(size=size))
     model.eval()
     x = images(height=32, width=48)
-    large = torch.nn.functional.interpolate((x - 0.5) / 0.5, size=(48, 72), mode="bilinear", align_corners=False)
-    expected = model.network(large)
+    resized = torch.nn.functional.interpolate((x - 0.5) / 0.5, size=size, mode="bilinear", antialias=True)
+    expected = model.network(resized)
     assert torch.equal(model(x), expected) and not torch.allclose(expected, model.network((x - 0.5) / 0.5))
+    assert torch.equal(model(resized * 0.5 + 0.5), model.network((resized * 0.5 + 0.5 - 0.5) / 0.5)), "already so"
     models.save(tmp_path, model, card)
     assert torch.equal(models.load(tmp_path)[0](x), expected)
+
+
+def test_shrinking_takes_the_mean_of_what_it_covers() -> None:
+    """One white column of four: a filter that looks at the nearest pixels only would miss it or take it whole."""
+    model = models.Classifier(torch.nn.Identity(), (0.0,) * 3, (1.0,) * 3, [16, 16])
+    x = torch.zeros(1, 3, 64, 64)
+    x[..., 1::4] = 1.0
+    middle = model.resize(x)[..., 4:-4, 4:-4]
+    assert torch.allclose(middle, torch.full_like(middle, 0.25), atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +153,7 @@ def test_other_imagenet_weights_without_a_network_name_the_choices(tmp_path: Pat
     code = (
         "from dermdistill.training import models; from dermdistill.params import Model; "
         "from dermdistill.errors import run; run(lambda: models.build(Model(arch='resnet18', weights='imagenet', "
-        "cut=None, epochs=1, lr=1.0, upscale=1.0, dropout=0.0, mixup=0.0, keep='best')))"
+        "cut=None, epochs=1, lr=1.0, size=None, dropout=0.0, mixup=0.0, keep='best')))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment() | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},

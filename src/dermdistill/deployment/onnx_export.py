@@ -152,7 +152,7 @@ def pixels_in(classifier: Any) -> "nn.Module":
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             pixels = image.permute(0, 3, 1, 2).float()
             normal = torch.conv2d(pixels, self.scale, self.shift, groups=3)
-            logits: torch.Tensor = self.network(classifier.enlarge(normal))
+            logits: torch.Tensor = self.network(classifier.resize(normal))
             return logits
 
     return Pixels().eval()

@@ -1,6 +1,6 @@
 """Feature maps of student and teacher, compared wherever both have about the same height and width.
 
-Of each size the last output of a stage counts. A teacher that sees the image enlarged has larger maps: the smallest one
+Of each size the last output of a stage counts. A teacher that sees larger images has larger maps: the smallest one
 less than twice as high and wide as the student's is averaged down to it. Several teachers are compared one by one and
 averaged. Hooks keep the maps of the last forward pass, so the loop needs to know nothing of them.
 """

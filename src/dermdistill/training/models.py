@@ -1,4 +1,4 @@
-"""Any timm classifier, or its first stages with a small new head, with normalisation (and enlarging) inside.
+"""Any timm classifier, or its first stages with a small new head, with normalisation and resizing inside.
 
 A saved model describes itself: weights in safetensors, everything else in a JSON beside them.
 Nothing is ever unpickled but tensors. A cut keeps what ImageNet taught the early stages at a
@@ -46,28 +46,31 @@ OURS = "network."  # begins each name in a model that this project saved
 class Classifier(nn.Module):
     """A timm network that takes images in [0, 1], (n, 3, H, W) float32, and gives logits (n, 7).
 
-    The network itself sees them ``upscale`` times as high and wide (bilinear): its weights were learnt on larger ones.
+    The network itself sees them at ``size`` (height, width), None: as they are. Resizing is part of the model, so that
+    training, prediction and the exported graph cannot do it differently.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], upscale: float = 1.0
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], size: list[int] | None = None
     ) -> None:
         super().__init__()
         self.network = network
-        self.upscale = upscale
+        self.size = size
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.enlarge((images - self.mean) / self.std))
+        logits: Tensor = self.network(self.resize((images - self.mean) / self.std))
         return logits
 
-    def enlarge(self, images: Tensor) -> Tensor:
-        """What the network sees of (n, 3, H, W)."""
-        return images if self.upscale == 1 else F.interpolate(images, scale_factor=self.upscale, mode="bilinear")
+    def resize(self, images: Tensor) -> Tensor:
+        """What the network sees of (n, 3, H, W): bilinear, antialiased where it shrinks."""
+        if self.size is None or list(images.shape[2:]) == self.size:
+            return images
+        return F.interpolate(images, self.size, mode="bilinear", antialias=True)
 
 
 def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
@@ -97,7 +100,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         _cut(network, spec.arch, spec.cut)
     if ours:
         _fill(network, {name.removeprefix(OURS): value for name, value in weights.items()}, spec)
-    model = Classifier(network, config["mean"], config["std"], spec.upscale)
+    model = Classifier(network, config["mean"], config["std"], spec.size)
     metadata = {
         "arch": spec.arch,
         "cut": spec.cut and spec.cut.model_dump(),
@@ -107,7 +110,7 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "initial_weights": provenance,
     }
-    return model, metadata | ({"upscale": spec.upscale} if spec.upscale != 1 else {})
+    return model, metadata | ({"size": spec.size} if spec.size else {})
 
 
 def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
@@ -217,7 +220,7 @@ def load(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     network = timm.create_model(metadata["arch"], num_classes=len(metadata["classes"]))
     if metadata["cut"]:
         _cut(network, metadata["arch"], Cut(**metadata["cut"]))
-    model = Classifier(network, tuple(metadata["mean"]), tuple(metadata["std"]), metadata.get("upscale", 1.0))
+    model = Classifier(network, tuple(metadata["mean"]), tuple(metadata["std"]), metadata.get("size"))
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except (SafetensorError, RuntimeError, OSError) as error:
