@@ -81,7 +81,7 @@ MUTANTS = {
         'split = load_split({"val": "holdout", "holdout": "val"}[part])', "test_pipeline.py",
     ),
     "INT8 calibrated on val": Mutant(
-        "stages/quantize.py", "choose(train.rows,", "choose(val.rows,", "quantization test_pipeline.py"
+        "stages/quantize.py", "choose(train.rows,", "choose(val.rows,", "quantization/test_int8.py"
     ),
     "INT8 predicted by the FP32 file": Mutant(
         "predictor.py", 'model_id.folder / "model.onnx"', 'model_id.folder / "fp32.onnx"', "test_pipeline.py"

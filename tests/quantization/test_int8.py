@@ -13,6 +13,7 @@ from PIL import Image
 
 from dermdistill import params
 from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import load_split
 from dermdistill.core.files import read_json, sha256, write_json
 from dermdistill.core.model_id import ModelId
 from dermdistill.deployment import onnx_export
@@ -234,6 +235,24 @@ def test_the_first_candidate_that_satisfies_every_limit_is_selected(shipping: Pa
     assert chosen["bytes"] == report["bytes"]["int8"] == Path(f"models/students/{ID}/model.onnx").stat().st_size
     table = pd.read_csv(f"models/students/{ID}/candidates.csv")
     assert list(table["scheme"]) == list(report["candidates"]) == params.load().quantize.candidates
+
+
+def test_the_scales_come_from_training_images_alone(shipping: Path) -> None:
+    """Of a given scheme: val chooses among schemes, and neither it nor the holdout may set a scale."""
+    wide = {"max_auc_drop": 1.0, "max_ece_rise": 1.0, "min_agreement": 0.0, "min_equal_decisions": 0.0}
+    change_params(Path.cwd(), {f"quantize.limits.{name}": value for name, value in wide.items()})
+    change_params(Path.cwd(), {"quantize.candidates": ["minmax"], "quantize.sensitivity_images": 2})
+
+    def made() -> str:
+        quantize_stage.main("smaller", "0")
+        return sha256(f"models/students/{ID}/model.onnx")
+
+    before, pixels = made(), np.load("data/prepared/images.npy")
+    for parts, same in ((("holdout", "val"), True), (("train",), False)):
+        changed = np.concatenate([load_split(part).rows for part in parts])
+        pixels[changed] = pixels[changed] // 4 + 190  # brighter than any range was measured on
+        np.save("data/prepared/images.npy", pixels)
+        assert (made() == before) == same, parts
 
 
 def test_without_a_candidate_that_satisfies_the_limits_it_fails_with_the_numbers(shipping: Path) -> None:
