@@ -127,6 +127,8 @@ def test_shipping_calibrates_and_labels(classifier: models.Classifier, exported:
     assert detector.thresholds == thresholds == text["thresholds"]
     assert detector.metadata["id"] == "int8_x_s0" and "NC 4.0" in detector.metadata["licence"]
     assert text["preprocessing"]["height"] == HEIGHT and text["classes"] == list(CLASSES)
+    assert detector.metadata["preprocessing"] == text["preprocessing"]["in_words"]
+    assert "mirror" in text["preprocessing"]["fit"] and "crop" not in text["preprocessing"]
     assert "not a medical device" in text["intended_use"]
 
 
