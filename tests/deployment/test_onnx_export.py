@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import REPOSITORY
 from scipy.special import softmax
 
 from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import read_json
 from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import Detector
 from dermdistill.errors import UserError
@@ -128,6 +130,8 @@ def test_shipping_calibrates_and_labels(classifier: models.Classifier, exported:
     assert detector.thresholds == thresholds == text["thresholds"]
     assert detector.metadata["id"] == "int8_x_s0" and "NC 4.0" in detector.metadata["licence"]
     assert text["preprocessing"]["height"] == HEIGHT and text["classes"] == list(CLASSES)
+    assert detector.metadata["preprocessing"] == text["preprocessing"]["in_words"]
+    assert "mirror" in text["preprocessing"]["fit"] and "crop" not in text["preprocessing"]
     assert "not a medical device" in text["intended_use"]
 
 
@@ -159,3 +163,9 @@ def test_paddings_are_constants(exported: Path) -> None:
     """What the legacy exporter would leave in the graph, and a phone would compute for every image."""
     kinds = {node.op_type for node in onnx.load(exported).graph.node}
     assert kinds.isdisjoint({"Pad", "Ceil", "ConstantOfShape"})
+
+
+def test_the_committed_file_is_described_as_the_code_prepares_pictures_for_it() -> None:
+    deployed = REPOSITORY / "models/deploy/student.int8.onnx"
+    committed, detector = read_json(deployed.with_suffix(".json")), Detector(deployed)
+    assert committed["preprocessing"] == onnx_export._manifest(detector.height, detector.width)["preprocessing"]

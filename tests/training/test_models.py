@@ -14,7 +14,7 @@ import safetensors.torch
 import timm
 import torch
 from helpers import REPOSITORY, SMALL, environment
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
@@ -23,7 +23,6 @@ from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import sha256
 from dermdistill.deployment import onnx_export
 from dermdistill.errors import UserError
-from dermdistill.ingest import pixels
 from dermdistill.params import Cut, Model
 from dermdistill.training import models
 
@@ -183,9 +182,10 @@ def test_packaged_weights_recognise_photographs(arch: str, names: list[str]) -> 
     model = models.Classifier(network, config["mean"], config["std"]).eval()
     top = {}
     for photograph in ("china.jpg", "flower.jpg"):
-        image = pixels.fit(Image.fromarray(load_sample_image(photograph)), *config["input_size"][1:])
+        _, height, width = config["input_size"]
+        square = ImageOps.fit(Image.fromarray(load_sample_image(photograph)), (width, height), Image.Resampling.BICUBIC)
         with torch.inference_mode():
-            logits = model(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255)[0]
+            logits = model(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255)[0]
         top[photograph] = [names[i] for i in logits.topk(5).indices]
     assert top["china.jpg"][0] == "palace" and "monastery" in top["china.jpg"]
     assert {"daisy", "bee"} & set(top["flower.jpg"])

@@ -81,7 +81,8 @@ def ship(
     """Write ``source`` calibrated and labelled to ``target``; return the text that belongs beside it.
 
     ``calibration`` holds temperature, bias by class, and thresholds of calibrated P(melanoma). ``origin``
-    (id, initial weights), the thresholds, licence and attribution go into the file's own metadata too.
+    (id, initial weights), the thresholds, licence, attribution and how to prepare a picture go into the file's own
+    metadata too.
 
     Raises:
         UserError: if ``source`` is missing, damaged or has no calibration step, or a value is unusable.
@@ -96,9 +97,10 @@ def ship(
     stored = {entry.key: entry.value for entry in model.metadata_props}
     labels = {"licence": LICENCE, "attribution": ATTRIBUTION, "intended_use": INTENDED_USE}
     labels |= {**origin, "source_sha256": sha256(source)}
-    describe(model, labels | {"thresholds": json.dumps(calibration["thresholds"], sort_keys=True)})
-    save(model, target)
     manifest = _manifest(int(stored["height"]), int(stored["width"]))
+    says = {"preprocessing": manifest["preprocessing"]["in_words"]}
+    describe(model, labels | says | {"thresholds": json.dumps(calibration["thresholds"], sort_keys=True)})
+    save(model, target)
     return manifest | {"thresholds": calibration["thresholds"], "sha256": sha256(target), **labels}
 
 
@@ -234,12 +236,14 @@ def _manifest(height: int, width: int) -> dict[str, Any]:
         "preprocessing": {
             "height": height,
             "width": width,
-            "crop": "centre, to the aspect width:height",
+            "fit": "inside width x height, centred; margins mirror the picture",
             "resampling": "bicubic, antialiased",
             "in_words": (
-                "Turn the photograph upright (EXIF), convert it to RGB, crop its centre to the aspect "
-                f"{width}:{height}, scale the crop to {width} x {height} pixels with an antialiasing bicubic "
-                "filter, and pass the bytes as they are: normalisation, calibration and softmax are in the graph. "
+                "Turn the photograph upright (EXIF), convert it to RGB, scale all of it with an antialiasing bicubic "
+                f"filter to the largest size of its aspect inside {width} x {height} pixels, put it in the middle, "
+                "mirror it into the margins about its outermost pixels without repeating them (an odd pixel of margin "
+                "is to the right or below), and pass the bytes as they are: normalisation, calibration and softmax "
+                "are in the graph. "
                 f"A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size first, as long as both sides keep "
                 f"{max(height, width)} pixels."
             ),

@@ -1,7 +1,8 @@
 """Turns an image file into the array that every model sees; the phone's runtime calls the same function.
 
-Images may have any size and aspect. The centre is cropped to the model's aspect, so that a lesion is never
-stretched, and then resampled with an antialiasing filter. HAM10000 is 4:3 throughout and loses nothing.
+Images may have any size and aspect. The whole picture is scaled to fit inside the model's input, so that no lesion is
+stretched or cut, and mirrored into the margins. HAM10000 is 4:3 throughout, as the model's input is, and has none.
+``benchmarks/aspect.py`` measured this against cropping, squeezing and other margins.
 """
 
 import io
@@ -9,7 +10,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from dermdistill.errors import UserError
 
@@ -42,7 +43,7 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
             if min(image.size) < SMALLEST:
                 size = f"{image.width} × {image.height}"
                 raise UserError(f"image {name} is {size} pixels, which shows nothing; replace the file")
-            side = max(height, width)  # not (width, height): the photograph may lie on its side
+            side = max(height, width)  # whichever way up the photograph is
             image.draft("RGB", (side, side))  # JPEG: decode at the smallest scale that suffices
             return fit(image, height, width)
     except FileNotFoundError:
@@ -53,7 +54,12 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
 
 
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Turn upright, convert to RGB, crop the centre to ``width / height``, resample; (height, width, 3) uint8.
+    """Turn upright (EXIF), convert to RGB, scale to fit inside, mirror into the margins; (height, width, 3) uint8.
+
+    The scaled picture has one side of the frame in full; the other keeps the aspect, rounded to whole pixels (half to
+    even), at least one. The filter is bicubic and antialiasing. The picture lies in the middle, an odd pixel of margin
+    to the right or below. Margins mirror the picture about its outermost pixels, which are not repeated, forth and back
+    as often as it takes: pixel i of n is pixel min(k, 2(n - 1) - k) with k = i mod 2(n - 1); one pixel is repeated.
 
     Raises:
         ValueError: the grey values are 32-bit numbers, whose range is unknown.
@@ -64,7 +70,17 @@ def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
     upright = (image if turn is None else image.transpose(turn)).convert("RGB")
-    return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BICUBIC))
+    scaled = np.asarray(upright.resize(_inside(upright.width, upright.height, height, width), Image.Resampling.BICUBIC))
+    rows, columns = height - scaled.shape[0], width - scaled.shape[1]
+    margins = (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)
+    return np.pad(scaled, margins, "reflect")
+
+
+def _inside(across: int, down: int, height: int, width: int) -> tuple[int, int]:
+    """(width, height) of a picture of ``across`` × ``down`` scaled to fit; whole numbers until the one division."""
+    if across * height >= down * width:
+        return width, max(round(down * width / across), 1)
+    return max(round(across * height / down), 1), height
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
