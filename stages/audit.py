@@ -10,14 +10,16 @@ from dermdistill.splitting import duplicates
 
 
 def main() -> None:
-    thresholds = duplicates.Thresholds(**params.load().audit.model_dump())
+    settings, labels = params.load().audit, duplicates.read_labels()
+    thresholds = duplicates.Thresholds(**settings.thresholds())
     images, metadata = load_images(), read_table("data/prepared/metadata.csv")
-    pairs = duplicates.find_pairs(images, metadata, thresholds)
+    lists = duplicates.read_lists(labels)
+    pairs = duplicates.find_pairs(images, metadata, thresholds, settings.confirmed_by, lists)
     confirmed = duplicates.confirmed_duplicates(pairs)
-    for name, table in (("pairs", pairs), ("duplicates", confirmed)):
+    for name, table in (("pairs", pairs), ("duplicates", confirmed.drop(columns="confirmed_by"))):
         with atomic(f"data/audit/{name}.csv") as path:
             table.to_csv(path, index=False, lineterminator="\n")
-    summary = duplicates.summary(pairs, metadata, duplicates.read_labels())
+    summary = duplicates.summary(pairs, metadata, labels)
     write_json("metrics/audit.json", {"thresholds": thresholds._asdict()} | summary)
     print(f"{len(pairs):,} candidate pairs, {len(confirmed)} confirmed duplicates with different lesion ids")
 

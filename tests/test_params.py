@@ -181,3 +181,10 @@ def test_model_ids_stand_in_the_order_of_the_story(folder: Path) -> None:
         "control_smaller_s3", "control_smaller_s0", "control_b_s3", "control_b_s0",
         "int8_smaller_s3", "int8_smaller_s0", "int8_b_s3", "int8_b_s0",
     ]  # fmt: skip
+
+
+def test_what_confirms_duplicates_is_one_of_four_and_named_once(folder: Path) -> None:
+    text = sentence(folder, {"audit.confirmed_by": ["geometry", "hash"]})
+    assert "audit.confirmed_by.1: input should be 'geometry', 'pixels', 'eye' or 'published', not 'hash'" in text
+    assert "names one twice: eye, eye" in sentence(folder, {"audit.confirmed_by": ["eye", "eye"]})
+    assert "audit.confirmed_by" in sentence(folder, {"audit.confirmed_by": []})

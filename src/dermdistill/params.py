@@ -71,6 +71,11 @@ class Audit(Block):
     hash_distance: Annotated[int, Field(ge=0, le=12)]  # more bits make bands that nearly everything shares
     inliers: Annotated[int, Field(ge=4)]
     correlation: Annotated[float, Field(ge=0, le=1)]
+    confirmed_by: Annotated[list[Literal["geometry", "pixels", "eye", "published"]], *Listed]
+
+    def thresholds(self) -> dict[str, Any]:
+        """All but what confirms a pair."""
+        return self.model_dump(exclude={"confirmed_by"})
 
 
 class Split(Block):

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import REPOSITORY, shrunk_params, write_params
+from helpers import REPOSITORY, change_params, shrunk_params, write_params
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,11 +15,13 @@ from PIL import Image
 from dermdistill import params
 from dermdistill.errors import UserError
 from dermdistill.phantom import camera, tissue
-from dermdistill.splitting import candidates, duplicates, geometry, image_hashes, overlap
+from dermdistill.splitting import candidates, duplicates, geometry, image_hashes, overlap, split_audit, splits
 from stages import audit as stage
 from stages import metadata
+from stages import split as split_stage
 
 THRESHOLDS = duplicates.Thresholds(votes=4, hash_distance=4, inliers=10, correlation=0.1)
+EVERYTHING = ["geometry", "pixels", "eye", "published"]
 
 
 def brute(codes: np.ndarray, distance: int) -> set[tuple[int, int]]:
@@ -62,7 +64,7 @@ def test_photographs_of_one_lesion_are_confirmed_and_those_of_two_are_not(phanto
     every = np.array([(i, j) for i in range(len(images)) for j in range(i + 1, len(images))])
     table = duplicates.verify(images, descriptors.features, every, THRESHOLDS)
     same = lesion[every[:, 0]] == lesion[every[:, 1]]
-    assert table["confirmed"][same].mean() > 0.5 and not table["confirmed"][~same].any()
+    assert table["geometry"][same].mean() > 0.5 and not table[duplicates.MEASURES][~same].any(axis=None)
 
 
 def test_a_turned_zoomed_and_recoloured_copy_is_confirmed(phantoms: Phantoms) -> None:
@@ -87,17 +89,14 @@ def test_equal_images_are_duplicates_however_little_they_show() -> None:
     descriptors = duplicates.compute_descriptors(flat)
     assert duplicates.propose(descriptors, THRESHOLDS).tolist() == [[0, 1]]
     every = np.array([[0, 1], [0, 2], [1, 2]])
-    assert duplicates.verify(flat, descriptors.features, every, THRESHOLDS)["confirmed"].tolist() == [
-        True,
-        False,
-        False,
-    ]
+    table = duplicates.verify(flat, descriptors.features, every, THRESHOLDS)
+    assert table["pixels"].tolist() == [True, False, False] and not table["geometry"].any()
 
 
 def test_votes_propose_most_pairs_that_geometry_confirms(phantoms: Phantoms) -> None:
     images, _, descriptors = phantoms
     own = np.arange(len(images)).reshape(-1, 2)
-    confirmed = own[duplicates.verify(images, descriptors.features, own, THRESHOLDS)["confirmed"]]
+    confirmed = own[duplicates.verify(images, descriptors.features, own, THRESHOLDS)["geometry"]]
     proposed = {tuple(pair) for pair in duplicates.propose(descriptors, THRESHOLDS).tolist()}
     assert sum(tuple(pair) in proposed for pair in confirmed.tolist()) >= 0.7 * len(confirmed)
 
@@ -105,6 +104,81 @@ def test_votes_propose_most_pairs_that_geometry_confirms(phantoms: Phantoms) -> 
 def test_small_pictures_are_enlarged_first() -> None:
     assert geometry.grey(np.zeros((60, 80, 3), np.uint8)).shape == (150, 200)
     assert geometry.grey(np.zeros((450, 600, 3), np.uint8)).shape == (450, 600)
+
+
+# --- what confirms a pair -----------------------------------------------------------------------------------------
+
+
+def named(count: int) -> pd.DataFrame:
+    """Metadata of ``count`` images, each of a lesion of its own: ``i0`` of ``l0``, and so on."""
+    return pd.DataFrame([(f"i{n}", f"l{n}", "nv") for n in range(count)], columns=["image_id", "lesion_id", "dx"])
+
+
+def pair(a: str, b: str, **more: str) -> pd.DataFrame:
+    return pd.DataFrame([{"image_a": a, "image_b": b} | more])
+
+
+def test_a_listed_pair_joins_although_geometry_rejects_it(phantoms: Phantoms) -> None:
+    images = phantoms[0][[0, 1, 2, 4]]  # two of one lesion, and two others
+    lists = {"eye": pair("i3", "i2"), "published": pair("i0", "i1"), "another": pair("i0", "i9")}
+    strict = THRESHOLDS._replace(votes=1000, hash_distance=0, inliers=1000)  # nothing is a candidate
+    found = duplicates.find_pairs(images, named(4), strict, EVERYTHING, lists)
+    assert found["confirmed"].all() and found["confirmed_by"].tolist() == ["published", "eye"]
+    assert found[["image_a", "image_b"]].to_numpy().tolist() == [["i0", "i1"], ["i2", "i3"]]
+    assert found["inliers"][0] > found["inliers"][1]  # measured all the same
+    result = duplicates.summary(found, named(4), duplicates.read_labels().head(0))
+    assert result["confirmed_duplicates"] == 2 and result["confirmed_by_eye"] == result["confirmed_by_published"] == 1
+    assert duplicates.find_pairs(images, named(4), strict, ["geometry", "pixels"], lists).empty
+    wide = THRESHOLDS._replace(inliers=4, correlation=0.0)
+    both = duplicates.find_pairs(images, named(4), wide, EVERYTHING, lists).set_index(["image_a", "image_b"])
+    assert both.loc[("i0", "i1"), "confirmed_by"] == "geometry published"
+
+
+def test_a_verdict_of_different_overrules_no_equal_pixels_and_lists_count_for_no_precision() -> None:
+    flat = np.stack([np.full((150, 200, 3), value, np.uint8) for value in (128, 128, 90)])
+    labels = pd.concat([pair("i0", "i1", verdict="different"), pair("i0", "i2", verdict="same")])
+    lists = duplicates.read_lists(labels)
+    assert lists["eye"][["image_a", "image_b"]].to_numpy().tolist() == [["i0", "i2"]]
+    found = duplicates.find_pairs(flat, named(3), THRESHOLDS, EVERYTHING, lists)
+    by = found.set_index(["image_a", "image_b"])["confirmed_by"]
+    assert by["i0", "i1"] == "pixels" and by["i0", "i2"] == "eye"
+    seen = duplicates.summary(found, named(3), labels)["labelled_by_eye"]
+    assert (seen["confirmed_but_different"], seen["rejected_but_same"], seen["confirmed_and_same"]) == (1, 1, 0)
+
+
+def test_no_confirmed_pair_crosses_after_the_split(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = split_audit.read_parts(Path("data/splits"))
+    a, b, c = (parts.index[parts == part][0] for part in splits.PARTS)
+    lists = {"eye": pair(a, b), "published": pair(b, c)}
+    monkeypatch.setattr(duplicates, "read_lists", lambda labels: lists)
+    change_params(project, {"audit.confirmed_by": EVERYTHING})
+    stage.main()
+    split_stage.main()
+    now = split_audit.read_parts(Path("data/splits"))
+    assert (now[[a, b, c]] == "train").all()
+    pairs = pd.read_csv("data/audit/pairs.csv", keep_default_na=False)
+    confirmed = pairs[pairs["confirmed"]]
+    assert (now[confirmed["image_a"]].to_numpy() == now[confirmed["image_b"]].to_numpy()).all()
+    assert json.loads(Path("metrics/split.json").read_text())["duplicate_lesions_in_several_parts"] == 0
+
+
+def test_the_lists_of_the_repository_only_take_from_its_holdout() -> None:
+    """What the next preset confirms without measuring, on the committed split."""
+    folder = REPOSITORY / "data/splits"
+    table = pd.concat([pd.read_csv(folder / f"{part}.csv", dtype=str) for part in splits.PARTS])
+    lesion = table.set_index("image_id")["lesion_id"]
+    lists = duplicates.read_lists(duplicates.read_labels())
+    assert len(lists["published"]) == 18
+    sides = [
+        pd.DataFrame({f"lesion_{x}": lesion[rows[f"image_{x}"]].to_numpy() for x in "ab"}) for rows in lists.values()
+    ]
+    known = pd.concat([pd.read_csv(REPOSITORY / "data/audit/duplicates.csv", dtype=str), *sides])
+    committed = json.loads((folder / "assignment.json").read_text())
+    result = splits.make_splits(table, known, committed["settings"], 0, committed)
+    part = result.assignment["lesions"]
+    assert (known["lesion_a"].map(part) == known["lesion_b"].map(part)).all()
+    kept = {name for name, where in part.items() if where == "holdout"}
+    assert kept < {name for name, where in committed["lesions"].items() if where == "holdout"}
 
 
 # --- summary and labels -----------------------------------------------------------------------------------------
@@ -156,7 +230,7 @@ def test_the_stage_writes_duplicates_and_repeats_itself(only_duplicates: Path) -
     assert set(first) == {"pairs.csv", "duplicates.csv"}
     assert len(table) == metrics["confirmed_duplicates"] == metrics["groups_of_duplicate_lesions"] >= 5
     assert (table["lesion_a"].str[:3] == table["lesion_b"].str[:3]).all() and metrics["within_lesions"]["pairs"] == 0
-    assert metrics["thresholds"] == params.load().audit.model_dump()
+    assert metrics["thresholds"] == params.load().audit.thresholds()
     stage.main()
     assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
 

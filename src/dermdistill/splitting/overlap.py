@@ -76,7 +76,7 @@ def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], f
     rows = np.flatnonzero(image_id.isin(image_hashes.read(folder / IMAGE_HASHES)[0]))
     height, width = array.shape[1:3]
     images = ConcatImages(array, rows, [partial(read, name, height, width) for name in names])
-    pairs = _confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.model_dump()))
+    pairs = _confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.thresholds()))
     return {names[j - len(rows)]: str(image_id[rows[i]]) for i, j in pairs}
 
 
@@ -87,4 +87,4 @@ def _confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -
     count = len(images.rows)
     across = pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count)]
     measured = duplicates.verify(images, descriptors.features, across, thresholds)
-    return across[measured["confirmed"].to_numpy(bool)].tolist()
+    return across[measured[duplicates.MEASURES].any(axis=1).to_numpy(bool)].tolist()
