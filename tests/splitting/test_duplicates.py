@@ -228,6 +228,8 @@ def test_the_stage_writes_duplicates_and_repeats_itself(only_duplicates: Path) -
     table = pd.read_csv("data/audit/duplicates.csv")
     metrics = json.loads(Path("metrics/audit.json").read_text())
     assert set(first) == {"pairs.csv", "duplicates.csv"}
+    assert list(table) == list(pd.read_csv(REPOSITORY / "data/audit/duplicates.csv"))
+    assert set(metrics) == set(json.loads((REPOSITORY / "metrics/audit.json").read_text()))
     assert len(table) == metrics["confirmed_duplicates"] == metrics["groups_of_duplicate_lesions"] >= 5
     assert (table["lesion_a"].str[:3] == table["lesion_b"].str[:3]).all() and metrics["within_lesions"]["pairs"] == 0
     assert metrics["thresholds"] == params.load().audit.thresholds()
