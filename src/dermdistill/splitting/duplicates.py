@@ -127,11 +127,13 @@ def find_pairs(
     """
     descriptors = compute_descriptors(images)
     listed = {name: _numbers(lists[name], metadata) for name in confirmed_by if name not in MEASURES}
-    pairs = np.unique(np.concatenate([propose(descriptors, thresholds), *listed.values()]), axis=0)
+    proposed = propose(descriptors, thresholds)
+    pairs = np.unique(np.concatenate([proposed, *listed.values()]), axis=0)
     measured = verify(images, descriptors.features, pairs, thresholds)
     found = {name: set(map(tuple, rows.tolist())) for name, rows in listed.items()}
     says = {name: [tuple(pair) in found[name] for pair in pairs.tolist()] for name in found}
-    says |= {name: measured.pop(name).tolist() for name in MEASURES}
+    candidate = pd.Series(map(set(map(tuple, proposed.tolist())).__contains__, map(tuple, pairs.tolist())), dtype=bool)
+    says |= {name: (candidate & measured.pop(name)).tolist() for name in MEASURES}  # else lists would flatter precision
     by = [" ".join(name for name in confirmed_by if says[name][row]) for row in range(len(pairs))]
     names = metadata[["image_id", "lesion_id", "dx"]]
     sides = [names.iloc[pairs[:, side]].reset_index(drop=True).add_suffix(f"_{'ab'[side]}") for side in (0, 1)]
