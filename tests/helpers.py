@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,9 +94,12 @@ def dvc(folder: Path, *command: str, tracking: str = "off", python: Path | None 
     if python:
         settings["PATH"] = f"{python}{os.pathsep}{settings['PATH']}"
     call = [sys.executable, "-m", "dvc", *command]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, env=settings, check=False)
-    assert done.returncode == 0, f"dvc {' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    # Into files: a worker that `dvc queue start` leaves behind would keep pipes open, for ever if it hangs.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        done = subprocess.run(call, cwd=folder, stdout=out, stderr=err, env=settings, check=False)
+        said, complained = (stream.seek(0) or stream.read() for stream in (out, err))
+    assert done.returncode == 0, f"dvc {' '.join(command)}:\n{said[-3000:]}\n{complained[-3000:]}"
+    return said
 
 
 def git(folder: Path, *command: str) -> str:

@@ -213,6 +213,7 @@ def wait_for_queue(folder: Path, seconds: float = 900) -> None:
     for _ in range(int(seconds)):
         status = dvc(folder, "queue", "status")
         if not re.search(r"\b(Queued|Running|Failed)\b", status):
+            dvc(folder, "queue", "stop", "--kill")  # a worker of DVC's may hang after its last task
             return
         assert "Failed" not in status, dvc(folder, "queue", "status")
         time.sleep(1)
