@@ -178,7 +178,7 @@ def test_the_guides_ablation_from_queue_to_comparison(clone: Path) -> None:
 
     assert "alpha-1" in said["exp show"] and "alpha-2" in said["exp show"] and "student_tiny_s0" in said["exp show"]
     assert "kd.alpha" in said["params diff"] and "control_tiny_s0" not in said["metrics diff"]
-    assert "student_tiny_s0.holdout.melanoma_roc_auc" in said["metrics diff"]
+    assert "student_tiny_s0.val.melanoma_roc_auc" in said["metrics diff"]
     page = (clone / "dvc_plots/index.html").read_text()
     assert "plots_training_student_tiny_s0" in page and "alpha-1" in page
     log = dvc(clone, "queue", "logs", "alpha-1")
