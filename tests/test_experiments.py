@@ -215,7 +215,7 @@ def wait_for_queue(folder: Path, seconds: float = 900) -> None:
         if not re.search(r"\b(Queued|Running|Failed)\b", status):
             dvc(folder, "queue", "stop", "--kill")  # a worker of DVC's may hang after its last task
             return
-        assert "Failed" not in status, dvc(folder, "queue", "status")
+        assert "Failed" not in status, status
         time.sleep(1)
     raise AssertionError(status)
 
