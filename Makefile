@@ -41,8 +41,8 @@ types: env
 verify: env  ## recompute the tables of README and model card from the committed predictions
 	python -m dermdistill.reporting.verify
 
-data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download the originals
-	dermdistill data $(if $(SOURCE),"$(SOURCE)")
+data: env  ## bring HAM10000 to data/raw: SOURCE=DIR for a local copy, else download; OTHER=NAME SOURCE=DIR: a further source
+	dermdistill data $(if $(SOURCE),"$(SOURCE)") $(if $(OTHER),--other "$(OTHER)")
 
 repro: env  ## run whatever changed (the same as `dvc repro` with .venv active)
 	dvc repro

@@ -1,4 +1,4 @@
-"""baseline_features: compute the hand-crafted features of every prepared image."""
+"""Compute the hand-crafted features of every prepared image, of HAM10000 or of another source: [SOURCE]."""
 
 import sys
 
@@ -11,12 +11,14 @@ from dermdistill.core.files import atomic, write_json
 from dermdistill.errors import run
 
 
-def main() -> None:
+def main(source: str | None = None) -> None:
     quick = params.load().baselines.features == "quick"
-    table, names = features.table(load_images(), quick)
-    with atomic("data/features/features.npy") as temporary, temporary.open("wb") as stream:
+    images = load_images(f"data/other/{source}" if source else "data/prepared")
+    folder = f"data/features_other/{source}" if source else "data/features"
+    table, names = features.table(images, quick)
+    with atomic(f"{folder}/features.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, table)
-    write_json("data/features/names.json", names)
+    write_json(f"{folder}/names.json", names)
     print(f"{len(names)} features of {len(table):,} images")
 
 

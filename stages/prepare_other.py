@@ -1,4 +1,4 @@
-"""prepare_other@SOURCE: prepare the images of another source, and halve it; lesions that HAM10000 shows are left out."""
+"""prepare_other@SOURCE: prepare the images of another source and halve it, without lesions that HAM10000 shows."""
 
 import sys
 

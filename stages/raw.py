@@ -1,4 +1,4 @@
-"""raw: check that the raw data are complete, before anything else runs."""
+"""raw, raw_other@SOURCE: check that the raw data are complete, before anything else runs."""
 
 import sys
 
@@ -6,9 +6,10 @@ from dermdistill.errors import run
 from dermdistill.ingest.prepare import open_raw
 
 
-def main() -> None:
-    raw = open_raw("data/raw")
-    print(f"data/raw: {len(raw.table):,} images of {raw.table['lesion_id'].nunique():,} lesions")
+def main(source: str | None = None) -> None:
+    folder = f"data/raw_other/{source}" if source else "data/raw"
+    raw = open_raw(folder)
+    print(f"{folder}: {len(raw.table):,} images of {raw.table['lesion_id'].nunique():,} lesions")
 
 
 if __name__ == "__main__":

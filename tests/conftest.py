@@ -86,6 +86,7 @@ def build_pipeline(folder: Path) -> None:
         copy(REPOSITORY / name, folder / name)
     write_params(folder, presets.merged(yaml.safe_load((folder / "params.yaml").read_text()), TINY_RUN))
     phantom.write(folder / "data/raw", lesions=120, seed=1, progress=False)
+    phantom.write(folder / "data/raw_other/elsewhere", lesions=60, seed=2, height=60, width=60, progress=False)
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "config", "user.name", "Test")
     git(folder, "config", "user.email", "test@example.org")

@@ -37,7 +37,7 @@ def shrunk_params() -> dict[str, Any]:
     """The committed parameters, cut down until a training takes a second."""
     params: dict[str, Any] = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
     params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
-    params["data"] = {"height": 32, "width": 48}
+    params["data"] = {"height": 32, "width": 48, "other": []}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
     params["teachers"] = {
         "small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best", "seed": 0}
@@ -142,7 +142,7 @@ def cloned(pipeline: Path, folder: Path) -> Path:
 
 
 TINY_RUN = {
-    "data": {"height": 32, "width": 48},
+    "data": {"height": 32, "width": 48, "other": ["elsewhere"]},
     "train": {"batch_size": 8},
     "run": {"teachers": ["lite0", "lite2"], "baselines": ["forest", "svm"]},
     "teachers": {name: {"epochs": 1, "cut": {"stages": 1, "blocks": 1, "head": 48}} for name in ("lite0", "lite2")},

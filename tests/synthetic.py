@@ -8,6 +8,7 @@ from helpers import REPOSITORY, change_params
 from scipy.special import softmax
 
 from dermdistill import params
+from dermdistill.core import parts
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, sha256, write_json, write_text
 from dermdistill.core.model_id import ModelId
@@ -26,7 +27,7 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
     source = REPOSITORY / "params.yaml"
     write_text(root / "params.yaml", source.read_text(encoding="utf-8"))
     changes = {"evaluate.bootstrap": bootstrap, "robustness.images": 60, "run.students": ["tiny"], "run.seeds": [0]}
-    changes |= {"ship.seed": 0}
+    changes |= {"ship.seed": 0, "data.other": ["derm7pt"]}
     change_params(root, changes)
     settings = params.load(root / "params.yaml")
     random = np.random.default_rng(0)
@@ -34,12 +35,16 @@ def make_project(root: Path, images: int, bootstrap: int, prefix: str = "HAM_00"
     write_text(root / "data/patient_metadata.csv", "image_id,age,sex,localization\n")
     for part in ("val", "holdout"):
         write_part(root, part, images, models, random, prefix)
+    for part in parts.of_source("derm7pt"):
+        write_part(root, part, images // 4, models, random, "A")
     for model in models:
         write_metrics(root, model, settings)
     for model in settings.corrupted_ids():
         write_robustness(root, model, settings, random)
     write_json(root / "metrics/compare/models.json", model_pairs.compare_models(root, settings))
     write_json(root / "metrics/compare/calibration.json", model_pairs.compare_calibrations(root, settings))
+    compared = model_pairs.compare_source(root, settings, "derm7pt")
+    write_json(root / "metrics/other/derm7pt/compare.json", compared)
     write_rest(root, settings, random)
     return settings
 
@@ -50,20 +55,30 @@ def write_part(root: Path, part: str, images: int, models: list[str], random: np
     of_lesion = random.choice(len(CLASSES), size=images, p=SHARES)
     of_lesion[: len(CLASSES)] = range(len(CLASSES))
     labels = of_lesion[lesion]
-    offset = {"val": 20000, "holdout": 30000}[part]
+    offset = {"val": 20000, "holdout": 30000, "other/derm7pt/other_val": 40000}.get(part, 50000)
     table = pd.DataFrame({
         "image_id": [f"ISIC_00{offset + i}" for i in range(images)],
         "lesion_id": [f"{prefix}{offset + i}" for i in lesion],
         "dx": np.array(CLASSES)[labels],
         "dx_type": np.where((labels == 1) | (random.random(images) < 0.4), "histo", "follow_up"),
     })  # fmt: skip
-    (root / "data/splits").mkdir(parents=True, exist_ok=True)
-    table.to_csv(root / f"data/splits/{part}.csv", index=False)
+    path = root / parts.table(part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if part not in parts.EVALUATED:
+        table.assign(dx_type="", age="", sex="unknown", localization="unknown").to_csv(path, index=False)
+        return write_predictions(root, part, models, random, table, labels)
+    table.to_csv(path, index=False)
     with (root / "data/patient_metadata.csv").open("a") as metadata:
         metadata.writelines(
             f"{name},{5 * (i % 18)}.0,{('male', 'female')[i % 2]},back\n" for i, name in enumerate(table["image_id"])
         )
-    shared = random.normal(size=(images, len(CLASSES))) + 0.7 * np.log(SHARES)
+    return write_predictions(root, part, models, random, table, labels)
+
+
+def write_predictions(
+    root: Path, part: str, models: list[str], random: np.random.Generator, table: pd.DataFrame, labels: np.ndarray
+) -> None:
+    shared = random.normal(size=(len(table), len(CLASSES))) + 0.7 * np.log(SHARES)
     for model in models:
         own = random.normal(scale=0.15 if ModelId.parse(model).kind == "int8" else 0.6, size=shared.shape)
         logits = 1.6 * (shared + own + SKILL[ModelId.parse(model).kind] * np.eye(len(CLASSES))[labels])
@@ -77,7 +92,7 @@ def write_metrics(root: Path, model: str, settings: Params) -> None:
     chosen = settings.calibrate.coverage, settings.calibrate.keep
     rules = selective.fit(val.labels, fitted.apply(val.probabilities), *chosen)
     write_json(root / f"metrics/calibrate/{model}.json", fitted.to_dict() | rules.to_dict())
-    for part in ("val", "holdout"):
+    for part in (*parts.of_source("derm7pt"), "val", "holdout"):
         raw = predictions.read(root / f"predictions/{part}/{model}.csv")
         again = recompute(raw, fitted, rules, subgroups.read(root, part), settings)
         write_json(root / f"metrics/{part}/{model}.json", again)

@@ -317,4 +317,12 @@ def test_data_goes_to_data_raw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dermdistill.ingest.fetch.download", lambda *a: calls.append(a))
     cli.main(["data", "somewhere"])
     cli.main(["data"])
-    assert calls == [(Path("somewhere"), "data/raw"), ("data/raw",)]
+    cli.main(["data", "elsewhere", "--other", "derm7pt"])
+    assert calls == [
+        (Path("somewhere"), "data/raw"),
+        ("data/raw",),
+        (Path("elsewhere"), "data/raw_other/derm7pt"),
+    ]
+    for wrong in (["--other", "derm7pt"], ["elsewhere", "--other", "../x"]):
+        with pytest.raises(SystemExit):
+            cli.main(["data", *wrong])

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 from dvc.repo import Repo
-from helpers import REPOSITORY, dvc, environment, write_documents
+from helpers import REPOSITORY, change_params, cloned, dvc, environment, write_documents
 from test_architecture import modules, reached
 
 from dermdistill import demo, params
+from dermdistill.core import parts
 from dermdistill.errors import UserError
 from dermdistill.metrics import calibration, predictions
 from dermdistill.reporting import verify
@@ -62,9 +63,9 @@ def test_the_pipeline_is_short_enough_to_read() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 420
 
 
-def ancestors() -> dict[str, set[str]]:
+def ancestors(root: Path = ROOT) -> dict[str, set[str]]:
     """Stage address → every path it or a stage before it depends on."""
-    stages = [stage for stage in Repo(ROOT).index.stages if hasattr(stage, "name")]
+    stages = [stage for stage in Repo(root).index.stages if hasattr(stage, "name")]
     deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in stages}
     makers = {out.def_path: stage.name for stage in stages for out in stage.outs}
 
@@ -90,6 +91,29 @@ def test_nothing_that_trains_calibrates_or_chooses_sees_holdout_results() -> Non
     assert any("predictions/holdout" in path for path in reach["report"])  # the walk does find what is there
 
 
+def test_nothing_but_the_report_depends_on_another_source(pipeline: Path) -> None:
+    """Nothing that trains, keeps an epoch, calibrates, quantizes, sets a threshold or ships."""
+    folders = {"other", "raw_other", "features_other", "predictions_other"}
+    touched = {
+        name.split("@")[0]
+        for name, paths in ancestors(pipeline).items()
+        if any(folders & set(Path(path).parts) for path in paths)
+    }
+    assert touched == {name for name in STAGES if name.endswith("_other")} - {"raw_other"} | {"report"}
+    assert not touched & CHOOSING
+
+
+def test_without_another_source_the_report_is_the_only_stage_that_changes(pipeline: Path, tmp_path: Path) -> None:
+    folder = cloned(pipeline, tmp_path / "without")
+    change_params(folder, {"data.other": []})
+    assert set(json.loads(dvc(folder, "status", "--json"))) == {"report"}
+    dvc(folder, "repro", "--quiet")
+    assert "other" not in (folder / "docs/tables/results.md").read_text()
+    assert set(json.loads((folder / "metrics/summary.json").read_text())["int8_tiny_s0"]) == {"val", "holdout"}
+    write_documents(folder)
+    assert verify.verify(folder) == []
+
+
 CHOOSING = {"train_teacher", "teacher_targets", "ensemble", "distill", "control", "quantize", "baseline"}
 CHOOSING |= {"calibrate", "ship"}
 # Their predictions on val come from a stage that also writes those on the holdout, hence needs its list of images.
@@ -97,10 +121,10 @@ PREDICTED_FROM = {"baseline", "calibrate", "ship"}
 
 
 def test_committed_splits_share_no_lesion_and_no_image() -> None:
-    parts = [pd.read_csv(ROOT / f"data/splits/{name}.csv", dtype=str) for name in ("train", "val", "holdout")]
-    together = pd.concat(parts)
+    tables = [pd.read_csv(ROOT / f"data/splits/{name}.csv", dtype=str) for name in ("train", "val", "holdout")]
+    together = pd.concat(tables)
     assert len(together) == together["image_id"].nunique() == 10_015
-    assert sum(part["lesion_id"].nunique() for part in parts) == together["lesion_id"].nunique() == 7_470
+    assert sum(table["lesion_id"].nunique() for table in tables) == together["lesion_id"].nunique() == 7_470
 
 
 @pytest.mark.parametrize(("stage", "arguments"), [("predict", []), ("evaluate", ["a", "b"]), ("prepare", ["x"])])
@@ -128,6 +152,10 @@ def test_one_command_makes_everything(pipeline: Path) -> None:
     settings = params.load(pipeline / "params.yaml")
     for model_id in settings.model_ids():
         for part in ("val", "holdout"):
+            assert (pipeline / f"predictions/{part}/{model_id}.csv").is_file()
+            assert (pipeline / f"metrics/{part}/{model_id}.json").is_file()
+    for model_id in settings.evaluated_ids():
+        for part in parts.of_source("elsewhere"):
             assert (pipeline / f"predictions/{part}/{model_id}.csv").is_file()
             assert (pipeline / f"metrics/{part}/{model_id}.json").is_file()
     assert (pipeline / "models/deploy/student.int8.onnx").stat().st_size < 4_000_000

@@ -6,6 +6,7 @@ The pipeline itself is deliberately absent: ``dvc repro`` runs it.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,10 +72,14 @@ def phantom(args: argparse.Namespace) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
-    """Bring HAM10000 into data/raw, from a folder or by download."""
+    """Bring HAM10000 into data/raw, from a folder or by download; another source from a folder into data/raw_other."""
     from dermdistill.ingest import fetch
 
-    if args.source:
+    if args.other:
+        if not args.source or not re.fullmatch("[a-z0-9_]+", args.other):
+            raise UserError("--other NAME (a to z, 0 to 9, _) needs the folder with its images and labels too")
+        fetch.bring(args.source, f"data/raw_other/{args.other}")
+    elif args.source:
         fetch.bring(args.source, "data/raw")
     else:
         fetch.download("data/raw")
@@ -181,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--width", type=int, default=200)
     command = add(data)
     command.add_argument("source", nargs="?", type=Path, help="folder with a local copy; default: download")
+    command.add_argument("--other", metavar="NAME", help="of another source, which only judges (data.other)")
     add(summary)
     command = add(split)
     command.add_argument("table", type=Path, help="CSV: part (train, val, holdout) and lesion_id or image_id")

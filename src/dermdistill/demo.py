@@ -19,7 +19,7 @@ from dermdistill.phantom import phantom
 from dermdistill.presets import merged
 
 MARK = ".demo"  # this folder is ours to overwrite
-SOURCE = ("src", "stages", "dvc.yaml", ".dvcignore")
+SOURCE = ("src", "stages", "dvc.yaml", ".dvcignore", "metrics/other/.gitkeep")
 
 
 def main(folder: str) -> None:
@@ -48,6 +48,7 @@ def copy_source(source: Path, target: Path) -> None:
             shutil.rmtree(target / name, ignore_errors=True)
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
     params, preset = (yaml.safe_load((source / name).read_text()) for name in ("params.yaml", "presets/demo.yaml"))
     write_text(target / "params.yaml", yaml.safe_dump(merged(params, preset), sort_keys=False))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from dermdistill.blocks import (
     KD,
@@ -36,6 +36,7 @@ from dermdistill.blocks import (
     Robustness,
     Seed,
     Ship,
+    each_once,
 )
 from dermdistill.errors import UserError
 
@@ -64,6 +65,7 @@ class Run(Block):
 class Data(Block):
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
+    other: Annotated[list[Name], AfterValidator(each_once)]
 
 
 class Audit(Block):

@@ -139,7 +139,8 @@ def test_undefined_metrics_are_dashes_and_text_is_escaped(report_copy: Path) -> 
 
 def test_the_readme_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) -> None:
     settings = params.load(pristine / "params.yaml")
-    lines = (pristine / RESULTS).read_text().splitlines()
+    first = (pristine / RESULTS).read_text().split("\n\n")[0]
+    lines = first.splitlines()
     rows = {line.split("|")[1].strip(" *`"): line for line in lines[2:] if line.startswith("|")}
     assert list(rows) == model_pairs.published(pristine, settings)
     assert len({line.count("|") for line in [lines[0], lines[1], *rows.values()]}) == 1
@@ -150,8 +151,8 @@ def test_the_readme_has_a_row_per_model_and_the_metrics_numbers(pristine: Path) 
 
 def test_summary_follows_the_contract(pristine: Path) -> None:
     content = json.loads((pristine / "metrics/summary.json").read_text())
-    keys = {"melanoma_roc_auc", "macro_f1"}
-    assert all(set(parts) == {"val", "holdout"} for parts in content.values())
+    keys, sides = {"melanoma_roc_auc", "macro_f1"}, {"val", "holdout", "derm7pt/other_val", "derm7pt/other_test"}
+    assert all(set(parts) == sides for parts in content.values())
     assert all(set(parts[part]) == keys for parts in content.values() for part in parts)
 
 
@@ -216,7 +217,7 @@ def test_pairs_are_the_ones_that_matter(pristine: Path) -> None:
 
 def test_every_pair_is_shown_with_the_verdict_of_its_interval(pristine: Path) -> None:
     compared = read_json(pristine / "metrics/compare/models.json")
-    table = tables.pairs_table(compared)
+    table = tables.pairs_table(compared, "holdout")
     assert set(model_pairs.METRICS.values()) - set(table.head) == {"melanoma ROC-AUC"}, "whose column is A − B"
     assert len(table.rows) == len(compared["pairs"])
     for row, pair in zip(table.rows, compared["pairs"], strict=True):
@@ -334,7 +335,8 @@ def test_the_headline_has_a_row_for_each_role_and_a_verdict_for_teacher_and_netw
     of_models, benchmark = load(pristine), read_json(pristine / "metrics/benchmark.json")
     benchmark["latency"]["1 thread, batch 1"]["int8_tiny_s0 onnx_int8"] = {"cpu_p50": 1.5}
     rows = readme.headline_table(of_models, benchmark, "baseline_logistic").rows
-    roles, models, aucs, megabytes, times = ([cell.value for cell in column] for column in zip(*rows, strict=True))
+    columns = [[cell.value for cell in column] for column in zip(*rows, strict=True)]
+    roles, models, aucs, megabytes, times, _, other_test = columns
     assert roles == list(render.labels("roles").values())
     assert models[1:5] == ["student_tiny", "control_tiny", "int8_tiny_s0", "baseline_logistic"]
     for row, model in ((3, "int8_tiny_s0"), (4, "baseline_logistic")):
@@ -342,6 +344,8 @@ def test_the_headline_has_a_row_for_each_role_and_a_verdict_for_teacher_and_netw
     mean = of_models.compared["families"]["student_tiny"]["melanoma.roc_auc"]
     assert rows[1][2] == render.estimate(mean["mean"], (mean["low"], mean["high"]))
     assert megabytes == ["4.0"] * 4 + ["–"] * 2 and times == ["8.0", "2.0", "2.0", "1.5", "–", "–"]
+    other = of_models.others["other/derm7pt/other_test"].models["int8_tiny_s0"]
+    assert other_test[3] == f"{other['melanoma']['roc_auc']:.3f}" and other_test[-1] == "–"
     assert aucs[-1] == "0.921, own test set" and models[-1] == "MobileNetV3-Small", "the best of theirs"
 
 

@@ -16,9 +16,10 @@ def metrics_of(auc: float) -> dict[str, dict[str, float]]:
 
 def test_the_summary_adds_the_mean_over_seeds() -> None:
     val = {"teacher_a": metrics_of(0.9), "student_b_s0": metrics_of(0.8), "student_b_s1": metrics_of(0.7)}
-    found = results.summary(val, val)
+    found = results.summary(val, val, {"other/derm7pt/other_val": val})
     assert list(found) == [*val, "student_b"]
     assert found["student_b"]["holdout"] == {"melanoma_roc_auc": 0.75, "macro_f1": 0.55}
+    assert found["student_b"]["derm7pt/other_val"] == found["student_b"]["holdout"]
     assert found["student_b_s1"]["val"]["melanoma_roc_auc"] == 0.6, "raw where calibration was fitted"
 
 

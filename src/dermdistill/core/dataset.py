@@ -4,14 +4,17 @@ The images stay in one memory-mapped uint8 array, so there are no loader process
 order is a matter of indices alone.
 """
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_table
+from dermdistill.core.parts import OTHER
 from dermdistill.errors import UserError
 
 
@@ -25,11 +28,29 @@ class Split:
     rows: np.ndarray
 
 
+class Mapped(np.memmap):
+    """A mapped array that lets go of the pages it has read, a gigabyte at most staying in this process's memory.
+
+    The system's cache keeps them as long as it likes. Indexing gives plain arrays.
+    """
+
+    RELEASE = 1 << 30  # bytes read between two releases
+    read = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        result = np.asarray(self)[key]
+        self.read += result.nbytes
+        if self.read > self.RELEASE and hasattr(mmap, "MADV_DONTNEED"):  # absent on Windows
+            self._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+            self.read = 0
+        return result
+
+
 def load_images(root: str | Path = "data/prepared") -> np.ndarray:
     """All prepared images, (N, H, W, 3) uint8, memory-mapped read-only."""
     path = Path(root) / "images.npy"
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(Mapped)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `dvc repro prepare` makes it") from None
     except ValueError as error:
@@ -38,11 +59,21 @@ def load_images(root: str | Path = "data/prepared") -> np.ndarray:
 
 def load_split(name: str, root: str | Path = "data") -> Split:
     """The part ``name`` (train, val or holdout), sorted by image id."""
-    path = Path(root) / "splits" / f"{name}.csv"
+    return _read(Path(root) / "splits" / f"{name}.csv", Path(root) / "prepared", "split")
+
+
+def load_other(source: str, root: str | Path = "data") -> dict[str, Split]:
+    """other_val and other_test of another source, as :func:`load_split`; ``rows`` are those of its own images."""
+    folder = Path(root) / "other" / source
+    return {part: _read(folder / f"{part}.csv", folder, f"prepare_other@{source}") for part in OTHER}
+
+
+def _read(path: Path, prepared: Path, stage: str) -> Split:
+    """The images of a part's table, found in a folder of prepared images; ``stage`` wrote the table."""
     table = read_table(path).sort_values("image_id")
-    order = read_table(Path(root) / "prepared" / "metadata.csv")["image_id"]
+    order = read_table(prepared / "metadata.csv")["image_id"]
     rows = pd.Index(order).get_indexer(pd.Index(table["image_id"]))
     if (rows < 0).any():
-        raise UserError(f"{path} names images that data/prepared lacks; run `dvc repro split`")
+        raise UserError(f"{path} names images that {prepared} lacks; run `dvc repro {stage}`")
     labels = np.array([CLASSES.index(dx) for dx in table["dx"]], dtype=np.int64)
     return Split(list(table["image_id"]), list(table["lesion_id"]), labels, rows.astype(np.int64))

@@ -50,9 +50,13 @@ class ModelId(NamedTuple):
         """Where the stage that trains a network puts it; baselines and ``teacher_ensemble`` have none."""
         return Path("models/teachers" if self.kind == "teacher" else "models/students") / str(self)
 
-    def predictions(self, part: str) -> Path:
-        """Where the stage that predicts puts the model's probabilities on val or holdout; ``collect`` copies them."""
-        return Path("data/predictions") / str(self) / f"{part}.csv"
+    def predictions(self, part: str, source: str | None = None) -> Path:
+        """Where the stage that predicts puts the model's probabilities on a part; ``collect`` copies them.
+
+        ``source``: another than HAM10000, which then has the parts other_val and other_test.
+        """
+        folder = Path("data/predictions") if source is None else Path("data/predictions_other") / source
+        return folder / str(self) / f"{part}.csv"
 
     def of_kind(self, kind: str) -> "ModelId":
         """The same network and seed in another role: the control or INT8 file of a student."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from dermdistill.core import parts
 from dermdistill.core.model_id import ModelId
 from dermdistill.evaluation import bootstrap, calibrators, comparison, fidelity, subgroups, weighted_metrics
 from dermdistill.metrics import calibration, predictions
@@ -55,16 +56,26 @@ def pairs(settings: Params, models: list[str]) -> list[tuple[str, str]]:
 
 
 def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
-    """``metrics/compare/models.json``: families with joint intervals, and every pair with its difference."""
+    """``metrics/compare/models.json``: the comparison on the holdout, and how close students are to the teacher."""
+    return compare_on(root, settings, "holdout") | {"fidelity": rounded(fidelities(root, settings))}
+
+
+def compare_source(root: str | Path, settings: Params, source: str) -> dict[str, Any]:
+    """``metrics/other/SOURCE/compare.json``: the comparison on each half of another source."""
+    return {part: compare_on(root, settings, part) for part in parts.of_source(source)}
+
+
+def compare_on(root: str | Path, settings: Params, part: str) -> dict[str, Any]:
+    """On one part, a name of :mod:`dermdistill.core.parts`: families with joint intervals, every pair's difference."""
     models = published(root, settings)
-    histology = subgroups.read(root, "holdout")["dx_type"] == "histo"
+    histology = subgroups.read(root, part)["dx_type"] == "histo"
     scores: dict[str, predictions.Predictions] = {}
     bootstrapped: dict[str, comparison.ModelResults] = {}
     for model in models:
-        scores[model], bootstrapped[model] = _bootstrap(Path(root), model, histology, settings)
+        scores[model], bootstrapped[model] = _bootstrap(Path(root), part, model, histology, settings)
         predictions.require_same_images(scores[models[0]], scores[model])
     grouped, seed = families(models), settings.evaluate.seed
-    return rounded(
+    content: dict[str, Any] = rounded(
         {
             "families": {
                 name: {
@@ -79,9 +90,9 @@ def compare_models(root: str | Path, settings: Params) -> dict[str, Any]:
                 | {"delong": _delong(scores, _one(grouped[a], settings), _one(grouped[b], settings))}
                 for a, b in pairs(settings, models)
             ],
-            "fidelity": fidelities(root, settings),
         }
     )
+    return content
 
 
 def fidelities(root: str | Path, settings: Params) -> dict[str, Any]:
@@ -99,9 +110,9 @@ def fidelities(root: str | Path, settings: Params) -> dict[str, Any]:
 
 
 def _bootstrap(
-    root: Path, model: str, histology: pd.Series, settings: Params
+    root: Path, part: str, model: str, histology: pd.Series, settings: Params
 ) -> tuple[predictions.Predictions, comparison.ModelResults]:
-    raw = predictions.read(root / f"predictions/holdout/{model}.csv")
+    raw = predictions.read(root / f"predictions/{part}/{model}.csv")
     fitted = calibration.read(root / f"metrics/calibrate/{model}.json")
     calibrated = predictions.replace(raw, fitted.apply(raw.probabilities))
     threshold, bins = fitted.thresholds["sensitivity"], settings.evaluate.bins

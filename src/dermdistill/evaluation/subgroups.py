@@ -7,8 +7,9 @@ that histology confirmed: the ones that a dermatologist chose to biopsy.
 A metric is null if a side that it needs has fewer than ``minimum`` images; the subgroup is then "too few". The subgroup
 of lowest AUC is named. It is partly the lowest by chance, since its interval is not corrected for the selection.
 
-Sources: ``dx_type`` from the split, the other columns from ``data/patient_metadata.csv``. None is ever an input of a
-model. Deliberately absent: skin tone, which HAM10000 does not record. No metric here says anything about it.
+Sources: ``dx_type`` from the split, the other columns from ``data/patient_metadata.csv``; of another source than
+HAM10000 all from its own tables. None is ever an input of a model. Deliberately absent: skin tone, which HAM10000 does
+not record. No metric here says anything about it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from dermdistill.core import parts
 from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.core.files import read_table
 from dermdistill.errors import UserError
@@ -41,18 +43,19 @@ class Subgroup(NamedTuple):
 
 
 def read(root: str | Path, part: str) -> pd.DataFrame:
-    """Patient metadata of one part of the split: ``dx_type, sex, age, localization`` by image_id, as text.
+    """Patient metadata of one part: ``dx_type, sex, age, localization`` by image_id, as text.
 
     Raises:
         UserError: if a file or a column is missing.
     """
-    folder = Path(root) / "data"
-    split, metadata = read_table(folder / f"splits/{part}.csv"), read_table(folder / "patient_metadata.csv")
+    split = read_table(Path(root) / parts.table(part))
+    metadata = read_table(Path(root) / "data/patient_metadata.csv") if part in parts.EVALUATED else split
     try:
         split = split[["image_id", "dx_type"]]
         table = split.merge(metadata[["image_id", *METADATA]], on="image_id", how="left", validate="1:1")
     except KeyError as error:
-        raise UserError(f"data/splits/{part}.csv or data/patient_metadata.csv lacks {error}; run `dvc repro`") from None
+        where = f"{parts.table(part)} or data/patient_metadata.csv"
+        raise UserError(f"{where} lacks {error}; run `dvc repro`") from None
     return table.fillna("").set_index("image_id")
 
 

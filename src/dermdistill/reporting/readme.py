@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from dermdistill import params
+from dermdistill.core import parts
 from dermdistill.core.files import read_json, write_text
 from dermdistill.core.model_id import ModelId
 from dermdistill.errors import UserError, run
@@ -55,7 +56,7 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 def texts(results: Results, benchmark: Metrics) -> dict[str, str]:
     """Name → Markdown of every table that the report writes; ``benchmark``: that stage's metrics."""
     made = tables(results)
-    parts = {
+    documents = {
         "published": [published_table(results)],
         "card_metrics": [card_metrics_table(results)],
         "card_diagnoses": [diagnoses_table(results)],
@@ -64,9 +65,10 @@ def texts(results: Results, benchmark: Metrics) -> dict[str, str]:
         "card_robustness": [made["robustness"]],
     }
     first = [readme_table(results)] + [made["seeds"]] * bool(made["seeds"].rows)
+    first += [others_table(results)] * bool(results.others)
     whole = fill("results.md.j2", tables=first, comparisons=results.comparisons)
     return {"headline": headline(results, benchmark), "results": whole} | {
-        name: "\n\n".join(map(markdown, some)) + "\n" for name, some in parts.items()
+        name: "\n\n".join(map(markdown, some)) + "\n" for name, some in documents.items()
     }
 
 
@@ -96,28 +98,51 @@ def headline_table(results: Results, benchmark: Metrics, baseline: str | None) -
 
     Student and control are means over seeds. The control is the student's network, so it costs the same.
     """
-    settings, parts = results.settings, {"val": results.val, "holdout": results.holdout}
-    points = pareto.points(pareto.networks(settings), settings.predict.passes, benchmark, parts)
+    settings, sides = results.settings, {"val": results.val, "holdout": results.holdout}
+    points = pareto.points(pareto.networks(settings), settings.predict.passes, benchmark, sides)
     costs: dict[str, dict[Hashable, Any]] = {row["model"]: row for row in points.to_dict("records")}
     costs[results.roles["control"]] = costs[results.roles["student"]]
     rows: list[dict[str, Any]] = []
     for role, model in (results.roles | ({"baseline": baseline} if baseline else {})).items():
         family = ModelId.parse(model).family if role in ("student", "control") else model
-        row = {"role": role, "model": Cell(family, code=True), "auc": cell(results.holdout[model], "melanoma.roc_auc")}
-        if family != model:
-            mean = results.compared["families"][family]["melanoma.roc_auc"]
-            row["auc"] = estimate(mean["mean"], (mean["low"], mean["high"]))
+        row = {"role": role, "model": Cell(family, code=True)}
+        row["auc"] = auc_cell(results.holdout, results.compared, model, family)
+        for part, other in results.others.items():
+            row[part] = auc_cell(other.models, other.compared, model, family)
         cost = costs.get(model, {"megabytes": None, "latency_ms": None})
         rows.append(row | {key: cost[key] for key in ("megabytes", "latency_ms")})
     system, auc = max(((line[0], line[1]) for line in published() if line[1] != "–"), key=lambda line: float(line[1]))
     theirs = {"model": system.partition(": ")[2].split(",")[0], "auc": Cell(f"{auc}, own test set")}
-    rows.append({"role": "published", "megabytes": None, "latency_ms": None} | theirs)
+    unknown = dict.fromkeys(["megabytes", "latency_ms", *results.others])
+    rows.append({"role": "published"} | unknown | theirs)
     names = labels("roles")
     for row in rows:
         row["role"] = names[str(row["role"])]
-    return table(
-        "headline", rows, strong=names["int8"], n=results.holdout[settings.shipped]["n"], passes=settings.predict.passes
-    )
+    more = {f"AUC, {parts.label(part)}": part for part in results.others}
+    n = results.holdout[settings.shipped]["n"]
+    return table("headline", rows, more, strong=names["int8"], n=n, passes=settings.predict.passes)
+
+
+def auc_cell(models: Metrics, compared: Metrics, model: str, family: str) -> Cell:
+    """Melanoma AUC of a model, or of its family, the mean over seeds, if that has another name."""
+    if family == model:
+        return cell(models[model], "melanoma.roc_auc")
+    mean = compared["families"][family]["melanoma.roc_auc"]
+    return estimate(mean["mean"], (mean["low"], mean["high"]))
+
+
+def others_table(results: Results) -> Table:
+    """One row per model, columns by part of another source."""
+    rows = [
+        {"model": model} | {part: other.models[model] for part, other in results.others.items()}
+        for model in results.val
+    ]
+    columns = {}
+    for part in results.others:
+        columns[f"melanoma AUC, {parts.label(part)} [95 %]"] = f"{part}.melanoma.roc_auc ±"
+        point = f"{part}.operating_points.sensitivity"
+        columns[f"sensitivity / specificity, {parts.label(part)}"] = f"{point}.sensitivity / {point}.specificity"
+    return table("others", rows, columns, strong=results.settings.shipped, sources=results.settings.data.other)
 
 
 def readme_table(results: Results) -> Table:

@@ -41,7 +41,7 @@ def build(root: str | Path, settings: Params) -> None:
     """
     root = Path(root)
     of_models, stages = results.load(root, settings), results.load_stages(root, settings)
-    write_json(root / "metrics/summary.json", results.summary(of_models.val, of_models.holdout))
+    write_json(root / "metrics/summary.json", results.summary(*of_models.by_part()))
     for name, text in readme.texts(of_models, stages["benchmark"]).items():
         write_text(root / f"{readme.FOLDER}/{name}.md", text)
     for name, figure in (figures.draw(root, of_models) | model_figures.draw(of_models)).items():

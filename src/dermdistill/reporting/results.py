@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dermdistill.core import parts
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
 from dermdistill.evaluation import cases, model_pairs
 from dermdistill.params import Params
 from dermdistill.reporting.render import Metrics, lookup
 
-SUMMARY = {
-    "val": {"melanoma_roc_auc": "raw.melanoma_roc_auc", "macro_f1": "raw.diagnosis_macro_f1"},
-    "holdout": {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"},
-}
+RAW = {"melanoma_roc_auc": "raw.melanoma_roc_auc", "macro_f1": "raw.diagnosis_macro_f1"}
+CALIBRATED = {"melanoma_roc_auc": "melanoma.roc_auc", "macro_f1": "diagnosis.macro_f1"}
 STAGES = ("prepare", "describe", "audit", "split", "analyze_errors", "explain", "ship", "export", "benchmark")
 
 
@@ -37,6 +36,13 @@ class Comparison(NamedTuple):
     detectable: float
 
 
+class Other(NamedTuple):
+    """One part of another source: the metrics of every model by id, and every pair and family there."""
+
+    models: dict[str, Any]
+    compared: dict[str, Any]
+
+
 class Results(NamedTuple):
     """The metrics files of every model of a run, by id in the run's order."""
 
@@ -48,6 +54,11 @@ class Results(NamedTuple):
     compared: dict[str, Any]  # every pair and family
     maps: dict[str, Any]  # every calibration map
     robustness: dict[str, Any]  # of teacher, student and deployed model
+    others: dict[str, Other]  # by part (core.parts) of the sources in data.other
+
+    def by_part(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+        """The models' metrics on val, on the holdout, and on each part of another source."""
+        return self.val, self.holdout, {part: other.models for part, other in self.others.items()}
 
     @property
     def roles(self) -> dict[str, str]:
@@ -63,7 +74,16 @@ def load(root: str | Path, settings: Params) -> Results:
     )
     compared, maps = (read_json(folder / f"compare/{name}.json") for name in ("models", "calibration"))
     robustness = {model: read_json(folder / f"robustness/{model}.json") for model in settings.corrupted_ids()}
-    return Results(settings, val, holdout, calibration, comparisons(compared, settings), compared, maps, robustness)
+    others = {
+        part: Other(
+            {model: read_json(folder / part / f"{model}.json") for model in models},
+            read_json(folder / f"other/{source}/compare.json")[part],
+        )
+        for source in settings.data.other
+        for part in parts.of_source(source)
+    }
+    pairs = comparisons(compared, settings)
+    return Results(settings, val, holdout, calibration, pairs, compared, maps, robustness, others)
 
 
 def load_stages(root: str | Path, settings: Params) -> dict[str, Any]:
@@ -108,20 +128,24 @@ def with_seeds(family: str, seeds: int) -> str:
     return f"{family} ({seeds} seeds)" if seeds > 1 else family
 
 
-def summary(val: Mapping[str, Metrics], holdout: Mapping[str, Metrics]) -> dict[str, Any]:
+def summary(
+    val: Mapping[str, Metrics], holdout: Mapping[str, Metrics], others: Mapping[str, Mapping[str, Metrics]]
+) -> dict[str, Any]:
     """The few numbers per model that `dvc metrics` and `dvc exp show` put side by side: each is a column there.
 
     Those on val are of raw probabilities, since calibration was fitted on val. A network trained with several seeds has
-    a row of means besides.
+    a row of means besides. ``others``: part of another source → the models' metrics there.
     """
-    parts = {"val": val, "holdout": holdout}
-    several = {name: members for name, members in model_pairs.families(list(val)).items() if len(members) > 1}
+    models = list(val)
+    several = {name: members for name, members in model_pairs.families(models).items() if len(members) > 1}
+    sides = {"val": (val, RAW), "holdout": (holdout, CALIBRATED)}
+    sides |= {part.removeprefix("other/"): (metrics, CALIBRATED) for part, metrics in others.items()}
     return {
         model: {
-            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in SUMMARY[part].items()}
-            for part, metrics in parts.items()
+            part: {name: _mean([lookup(metrics[one], key) for one in members]) for name, key in keys.items()}
+            for part, (metrics, keys) in sides.items()
         }
-        for model, members in ({model: [model] for model in val} | several).items()
+        for model, members in ({model: [model] for model in models} | several).items()
     }
 
 

@@ -8,6 +8,7 @@ own, any rendering, and any table that leaves out the models that did worse.
 from collections.abc import Mapping
 from typing import Any
 
+from dermdistill.core import parts
 from dermdistill.evaluation.model_pairs import METRICS, families
 from dermdistill.reporting.render import (
     Cell,
@@ -37,7 +38,7 @@ def tables(results: Results) -> dict[str, Table]:
         "results_holdout": results_table("Holdout", results.holdout),
         "results_val": results_table("Validation", results.val),
         "seeds": seeds_table(compared),
-        "pairs": pairs_table(compared),
+        "pairs": pairs_table(compared, "holdout"),
         "fidelity": table("fidelity", named(compared["fidelity"])),
         "thresholds": thresholds_table(val, holdout),
         "operating_points": operating_points_table(results),
@@ -51,7 +52,7 @@ def tables(results: Results) -> dict[str, Table]:
         "conformal": conformal_table(val, holdout),
         "robustness": robustness_table(results.robustness, settings.predict.flips),
         "corruptions": corruptions_table(results.robustness),
-    }
+    } | other_tables(results)
 
 
 def stage_tables(stages: Metrics) -> dict[str, list[Table]]:
@@ -78,6 +79,15 @@ def results_table(part: str, models: Mapping[str, Metrics]) -> Table:
     return table("results", named(models), part=part, n=next(iter(models.values()))["n"])
 
 
+def other_tables(results: Results) -> dict[str, Table]:
+    """Of each part of another source the table of models and that of pairs: ``results/PART``, ``pairs/PART``."""
+    made = {}
+    for part, other in results.others.items():
+        made[f"results/{part}"] = results_table(parts.label(part), other.models)
+        made[f"pairs/{part}"] = pairs_table(other.compared, parts.label(part))
+    return made
+
+
 def seeds_table(compared: Metrics) -> Table:
     """Mean ± standard deviation over seeds, and the interval over lesions and seeds; no row with one seed."""
     members = families(list(compared["fidelity"]))
@@ -94,7 +104,7 @@ def seeds_table(compared: Metrics) -> Table:
     return table("seeds", rows)
 
 
-def pairs_table(compared: Metrics) -> Table:
+def pairs_table(compared: Metrics, part: str) -> Table:
     """Is A better than B: by how much, and how sure."""
     rows = []
     for pair in compared["pairs"]:
@@ -103,7 +113,7 @@ def pairs_table(compared: Metrics) -> Table:
         row |= {"verdict": labels("verdicts")[auc["verdict"]], "ahead": auc["share_above"]}
         row["delong"] = test and test["p"]
         rows.append(row | {key: _difference(pair["metrics"][key]) for key in METRICS})
-    return table("pairs", rows)
+    return table("pairs", rows, part=part)
 
 
 def _difference(gap: Metrics) -> Cell:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from dermdistill import params
+from dermdistill.core import parts
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import read_json, read_table, sha256
 from dermdistill.errors import UserError, run
@@ -27,7 +28,6 @@ from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.params import Params
 from dermdistill.reporting import readme, results
 
-PARTS = ("val", "holdout")
 ROUNDING = 2e-6  # metrics are written with six decimals
 REFIT = 1e-4  # another machine's optimiser may stop elsewhere in the last digits
 REMEDY = "run `dvc repro`, then `make readme` (`make ablation` for its table), and commit what changes"
@@ -38,13 +38,14 @@ def verify(root: str | Path) -> list[str]:
     root = Path(root)
     settings = params.load(root / "params.yaml")
     lines: list[str] = []
-    recomputed: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    every = [*parts.EVALUATED, *(part for source in settings.data.other for part in parts.of_source(source))]
+    recomputed: dict[str, dict[str, Any]] = {part: {} for part in every}
     models = model_pairs.published(root, settings)
     for model in models:
         lines += _collected(_check_model(root, model, settings, recomputed))
     for check in (_check_robustness, _check_deployed, _check_ablation, _check_candidates):
         lines += _collected(check(root, settings))
-    if all(len(recomputed[part]) == len(models) for part in PARTS):
+    if all(len(metrics) == len(models) for metrics in recomputed.values()):
         lines += _collected(_check_compared(root, settings))
         lines += _collected(_check_published(root, settings, recomputed))
     return lines
@@ -69,10 +70,10 @@ def _check_model(root: Path, model: str, settings: Params, recomputed: Mapping[s
     fitted = calibration.fit(val.labels, val.probabilities, wanted.sensitivity)
     again = selective.fit(val.labels, fitted.apply(val.probabilities), wanted.coverage, wanted.keep)
     yield from differences(name, read_json(root / name), fitted.to_dict() | again.to_dict(), REFIT)
-    for part in PARTS:
+    for part in recomputed:
         name = f"predictions/{part}/{model}.csv"
         raw = predictions.read(root / name)
-        require_split(name, raw, _read_split(root / f"data/splits/{part}.csv"))
+        require_split(name, raw, _read_split(root / parts.table(part)))
         metrics = recompute(raw, committed, rules, subgroups.read(root, part), settings)
         recomputed[part][model] = metrics
         name = f"metrics/{part}/{model}.json"
@@ -120,10 +121,14 @@ def _check_robustness(root: Path, settings: Params) -> Iterator[str]:
 
 def _check_compared(root: Path, settings: Params) -> Iterator[str]:
     """Every pair of models and every calibration map; the maps are refitted."""
-    for name, again, tolerance in (
+    checks: list[tuple[str, Callable[[], Any], float]] = [
         ("metrics/compare/models.json", partial(model_pairs.compare_models, root, settings), ROUNDING),
         ("metrics/compare/calibration.json", partial(model_pairs.compare_calibrations, root, settings), REFIT),
-    ):
+    ]
+    for source in settings.data.other:
+        of_source = partial(model_pairs.compare_source, root, settings, source)
+        checks.append((f"metrics/other/{source}/compare.json", of_source, ROUNDING))
+    for name, again, tolerance in checks:
         yield from _collected(_json_differences(root, name, again, tolerance))
 
 
@@ -148,10 +153,11 @@ def _check_deployed(root: Path, settings: Params) -> Iterator[str]:
 
 def _check_published(root: Path, settings: Params, recomputed: Mapping[str, Any]) -> Iterator[str]:
     """Summary, tables and the documents that show them, all against the recomputed metrics."""
-    val, holdout = recomputed["val"], recomputed["holdout"]
+    committed = results.load(root, settings)
+    others = {part: other._replace(models=recomputed[part]) for part, other in committed.others.items()}
+    again = committed._replace(val=recomputed["val"], holdout=recomputed["holdout"], others=others)
     name = "metrics/summary.json"
-    yield from differences(name, read_json(root / name), results.summary(val, holdout), ROUNDING)
-    again = results.load(root, settings)._replace(val=dict(val), holdout=dict(holdout))
+    yield from differences(name, read_json(root / name), results.summary(*again.by_part()), ROUNDING)
     texts = readme.texts(again, read_json(root / "metrics/benchmark.json"))
     for name, text in texts.items():
         file = f"{readme.FOLDER}/{name}.md"

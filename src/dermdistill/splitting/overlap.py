@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dermdistill import params
+from dermdistill.core.dataset import load_images
 from dermdistill.core.files import read_table
 from dermdistill.splitting import duplicates, image_hashes
 
@@ -71,16 +72,16 @@ def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], f
     prepared = folder / "data/prepared/images.npy", folder / "data/prepared/metadata.csv"
     if not all(path.exists() for path in prepared):
         return None
-    array = np.load(prepared[0], mmap_mode="r", allow_pickle=False)
+    array = load_images(folder / "data/prepared")
     image_id = read_table(prepared[1])["image_id"]
     rows = np.flatnonzero(image_id.isin(image_hashes.read(folder / IMAGE_HASHES)[0]))
     height, width = array.shape[1:3]
     images = ConcatImages(array, rows, [partial(read, name, height, width) for name in names])
-    pairs = _confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.thresholds()))
+    pairs = confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.thresholds()))
     return {names[j - len(rows)]: str(image_id[rows[i]]) for i, j in pairs}
 
 
-def _confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -> list[list[int]]:
+def confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -> list[list[int]]:
     """Confirmed pairs (i, j) of an image of the array and an external one."""
     descriptors = duplicates.compute_descriptors(images)
     pairs = duplicates.propose(descriptors, thresholds)
