@@ -1,4 +1,4 @@
-"""Gather all that a student learns from: the teachers of kd.teachers, and the mean of their stored targets."""
+"""Gather all that a student learns from: the mean of the stored targets of kd.teachers, or else these themselves."""
 
 import sys
 
@@ -9,7 +9,7 @@ from dermdistill.errors import run
 
 def main() -> None:
     kd = params.load().kd
-    teacher_targets.gather(kd.teachers, kd.num_views)
+    teacher_targets.gather(kd)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from dermdistill.errors import run
 
 def main(name: str) -> None:
     settings = params.load()
-    teacher_targets.store(name, settings.kd, settings.train.augment)
+    fold = settings.teacher(name).fold if settings.kd.crossfit else None
+    teacher_targets.store(name, settings.kd, settings.train.augment, fold)
 
 
 if __name__ == "__main__":

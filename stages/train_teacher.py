@@ -11,7 +11,7 @@ from dermdistill.training.run import run_training
 def main(name: str) -> None:
     settings = params.load()
     spec = settings.teacher(name)
-    run_training(ModelId("teacher", name), spec, settings.train, spec.seed)
+    run_training(ModelId("teacher", name), spec, settings.train, spec.seed, fold=spec.fold)
 
 
 if __name__ == "__main__":

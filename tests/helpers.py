@@ -39,9 +39,8 @@ def shrunk_params() -> dict[str, Any]:
     params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48, "other": []}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
-    params["teachers"] = {
-        "small": SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best", "seed": 0}
-    }
+    small = SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best"}
+    params["teachers"] = {"small": small | {"seed": 0, "fold": None}}
     cut = {"stages": 1, "blocks": 0, "head": 8}
     params["students"] = {
         "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}

@@ -74,7 +74,8 @@ def inputs(settings: Params) -> dict[str, Any]:
         **(taught if learns else {"kd": {"alpha": 0.0} | views}),
         "student": student.model_dump(),
         "seed": settings.ablation.seed,
-        **settings.model_dump(include={"train", "data", "audit", "split"}),
+        **settings.model_dump(include={"train", "audit", "split"}),
+        "data": settings.data.model_dump(exclude={"other"}),
     }
 
 

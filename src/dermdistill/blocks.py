@@ -50,6 +50,7 @@ class KD(Block):
     teachers: Names
     num_views: Annotated[int, Field(ge=0)]
     flips: bool
+    crossfit: bool
     method: Method
     temperature: Positive
     alpha: Proportion
@@ -71,6 +72,15 @@ class KD(Block):
             raise ValueError(
                 f"method {self.method} compares feature maps, so the teachers must see each image as the student does; "
                 "set kd.num_views to 0 and kd.flips to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def targets_are_stored_by_fold(self) -> "KD":
+        if self.crossfit and not self.num_views:
+            raise ValueError(
+                "kd.crossfit takes each image's target from the teachers that did not train on it, which needs stored "
+                "targets; set kd.num_views to at least 1 (methods at and feature have none)"
             )
         return self
 

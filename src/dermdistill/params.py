@@ -166,6 +166,7 @@ class Model(Block):
 
 class Teacher(Model):
     seed: Seed
+    fold: Annotated[int, Field(ge=0)] | None
 
 
 class Predict(Block):
@@ -236,6 +237,7 @@ class Params(Block):
             _require(name, self.students, "run.students", "students")
         for name in self.kd.teachers:
             _require(name, self.run.teachers, "kd.teachers", "run.teachers")
+        self._require_folds()
         mixed = [name for name in self.run.students if self.students[name].mixup]
         if mixed and self.kd.num_views:
             raise ValueError(
@@ -252,6 +254,18 @@ class Params(Block):
         if self.ship.seed not in self.run.seeds:
             raise ValueError(f"ship.seed {self.ship.seed} is not one of run.seeds {self.run.seeds}")
         return self
+
+    def _require_folds(self) -> None:
+        for name, teacher in self.teachers.items():
+            if teacher.fold is not None and teacher.fold >= self.split.folds and name in self.run.teachers:
+                raise ValueError(f"teachers.{name}.fold is {teacher.fold}, but split.folds is {self.split.folds}")
+        if self.kd.crossfit:
+            folds = [self.teachers[name].fold for name in self.kd.teachers]
+            if None in folds or set(folds) != set(range(self.split.folds)):
+                raise ValueError(
+                    f"kd.crossfit needs teachers that each leave out a fold, and every fold of split.folds "
+                    f"{self.split.folds} left out by one; those of kd.teachers leave out {folds}"
+                )
 
     def teacher(self, name: str) -> Teacher:
         """The block of one teacher."""

@@ -6,6 +6,7 @@ order is a matter of indices alone.
 
 import mmap
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,32 @@ from dermdistill.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one part: ``labels`` (n,) int64 in class order, ``rows`` (n,) int64 into the image array."""
+    """The images of one part: ``labels`` (n,) int64 in class order, ``rows`` (n,) int64 into the image array.
+
+    ``folds`` (n,) int64, by lesion, if the split has some (``split.folds``).
+    """
 
     image_id: list[str]
     lesion_id: list[str]
     labels: np.ndarray
     rows: np.ndarray
+    folds: np.ndarray | None = None
+
+    def in_fold(self, fold: int) -> np.ndarray:
+        """(n,) bool.
+
+        Raises:
+            UserError: the split has no such fold.
+        """
+        if self.folds is None or not (self.folds == fold).any():
+            raise UserError(f"data/splits has no fold {fold}; raise split.folds and run `dvc repro split`")
+        return self.folds == fold
+
+    def where(self, kept: np.ndarray) -> "Split":
+        """The images for which ``kept`` (n,) is true."""
+        folds = None if self.folds is None else self.folds[kept]
+        ids, lesions = (list(compress(names, kept)) for names in (self.image_id, self.lesion_id))
+        return Split(ids, lesions, self.labels[kept], self.rows[kept], folds)
 
 
 class Mapped(np.memmap):
@@ -76,4 +97,5 @@ def _read(path: Path, prepared: Path, stage: str) -> Split:
     if (rows < 0).any():
         raise UserError(f"{path} names images that {prepared} lacks; run `dvc repro {stage}`")
     labels = np.array([CLASSES.index(dx) for dx in table["dx"]], dtype=np.int64)
-    return Split(list(table["image_id"]), list(table["lesion_id"]), labels, rows.astype(np.int64))
+    folds = table["fold"].to_numpy(np.int64) if "fold" in table else None
+    return Split(list(table["image_id"]), list(table["lesion_id"]), labels, rows.astype(np.int64), folds)

@@ -5,17 +5,22 @@ see view e mod K in epoch e, whatever their seed; the seed still decides weights
 teacher has a run of its own (stage ``teacher_targets@NAME``), view by view, so that a killed process goes on with the
 view it was at. ``gather`` checks the teacher, ``load`` the images and the augmentation. K = 0 stores none:
 then the teachers run in the loop, on new views in every epoch.
+
+A teacher knows its own training images by heart and answers them with hard labels. With ``kd.crossfit`` an image's
+targets come only from teachers that were trained without it: each leaves out one fold (``teachers.NAME.fold``), by
+lesion. On val and holdout, which none of them has seen, they are an ensemble as any other.
 """
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -33,19 +38,23 @@ from dermdistill.training.augment import augment, to_float
 FOLDER = Path("data/teacher_targets")
 
 
-def store(name: str, kd: KD, settings: Augment) -> None:
-    """Write one teacher's targets to ``data/teacher_targets/NAME/``: logits.npy (K, n, 7) float32, and their origin."""
+def store(name: str, kd: KD, settings: Augment, fold: int | None = None) -> None:
+    """Write one teacher's targets to ``data/teacher_targets/NAME/``: logits.npy (K, n, 7) float32, and their origin.
+
+    ``fold``: only for the images of the fold that the teacher was not trained on (``kd.crossfit``); None for all.
+    """
     with checkpoint.alone(f"teacher_targets_{name}"):
         loop.deterministic(0)
         images, train = load_images(), load_split("train")
-        origin = describe(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name)}
+        rows = train.rows if fold is None else train.rows[train.in_fold(fold)]
+        origin = describe(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name), "fold": fold}
         teacher = ensemble.load_model(ModelId("teacher", name), kd.flips)
         done = checkpoint.path_of(f"teacher_targets_{name}", checkpoint.hash_inputs(origin)).with_suffix("")
         views = []
         for view in range(kd.num_views):
             print(f"{name}: view {view + 1} of {kd.num_views}", flush=True)
-            views.append(_view(teacher, images, train.rows, settings, view, done / f"{view}.npy"))
-        logits = np.stack(views) if views else np.zeros((0, len(train.rows), len(CLASSES)), np.float32)
+            views.append(_view(teacher, images, rows, settings, view, done / f"{view}.npy"))
+        logits = np.stack(views) if views else np.zeros((0, len(rows), len(CLASSES)), np.float32)
         _save(FOLDER / name / "logits.npy", logits)
         write_json(FOLDER / name / "origin.json", origin | {"num_views": kd.num_views})
         shutil.rmtree(done, ignore_errors=True)
@@ -67,27 +76,67 @@ def _view(
     return np.asarray(np.load(path, allow_pickle=False))
 
 
-def gather(names: Sequence[str], num_views: int) -> None:
-    """Bring all a student learns from into ``models/teacher_ensemble/``: the teachers, and the mean of their targets.
+def gather(kd: KD) -> None:
+    """Bring all a student learns from into ``models/teacher_ensemble/``.
 
-    A folder of copies, so that students depend on the teachers named and on no other.
+    That is the mean of the teachers' targets, (K, n, 7) float16, small enough for git; or, if none are stored, copies
+    of the teachers. So students depend on the teachers named and on no other.
 
     Raises:
         UserError: targets are missing, or not those of these teachers.
     """
-    members = {name: _weights(name) for name in sorted(names)}
-    for name in members:
+    members = {name: _weights(name) for name in sorted(kd.teachers)}
+    content: dict[str, Any] = {"members": members}
+    if kd.num_views:
+        stored = {name: _read(name, weights, kd.num_views) for name, weights in members.items()}
+        origins = [{key: value for key, value in one.items() if key != "fold"} for _, one in stored.values()]
+        if any(origin != origins[0] for origin in origins):
+            raise UserError(f"the targets in {FOLDER} belong to different views; run `dvc repro`")
+        if kd.crossfit:
+            by_fold = {name: (logits, origin["fold"]) for name, (logits, origin) in stored.items()}
+            targets, content["temperatures"] = _crossfit(by_fold)
+        else:
+            targets = ensemble.log_mean_probability(torch.stack([logits for logits, _ in stored.values()]))
+        content["targets"] = origins[0] | {"crossfit": kd.crossfit}
+        _save(ensemble.FOLDER / "targets.npy", targets.half().numpy())
+    for name in () if kd.num_views else members:
         for file in ("model.safetensors", "model.json"):
             copy(ModelId("teacher", name).folder / file, ensemble.FOLDER / name / file)
-    origin: dict[str, Any] = {}
-    if num_views:
-        stored = [_read(name, weights, num_views) for name, weights in members.items()]
-        origin = stored[0][1]
-        if any(other != origin for _, other in stored):
-            raise UserError(f"the targets in {FOLDER} belong to different views; run `dvc repro`")
-        mean = ensemble.log_mean_probability(torch.stack([logits for logits, _ in stored]))
-        _save(ensemble.FOLDER / "targets.npy", mean.numpy())
-    write_json(ensemble.FOLDER / "ensemble.json", {"members": members, "targets": origin})
+    write_json(ensemble.FOLDER / "ensemble.json", content)
+
+
+def _crossfit(stored: dict[str, tuple[Tensor, int]]) -> tuple[Tensor, dict[str, float]]:
+    """Targets (K, n, 7) of every training image from the teachers that left it out, and each teacher's temperature.
+
+    Each teacher's logits are divided by the temperature of least NLL on the images it left out: what it knows by heart
+    is sharper than what it knows, and members of an ensemble should mean the same by 0.9.
+
+    Args:
+        stored: name → (K, m, 7) logits for the m images of its fold, and the fold.
+    """
+    train, temperatures = load_split("train"), {}
+    scaled: dict[int, list[Tensor]] = {}
+    for name, (logits, fold) in stored.items():
+        labels = torch.from_numpy(train.labels[train.in_fold(fold)])
+        temperatures[name] = fit_temperature(logits, labels)
+        scaled.setdefault(fold, []).append(logits / temperatures[name])
+    targets = torch.full((len(logits), len(train.rows), len(CLASSES)), torch.nan)
+    for fold, members in scaled.items():
+        targets[:, torch.from_numpy(train.in_fold(fold))] = ensemble.log_mean_probability(torch.stack(members))
+    return targets, temperatures
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """T > 0 of least mean NLL of softmax(logits / T), over K views of m images: logits (K, m, 7), labels (m,).
+
+    Source: Guo et al. (2017), arXiv:1706.04599, section 4.2.
+    """
+
+    def nll(log_t: float) -> float:
+        log_p = (logits.double() / math.exp(log_t)).log_softmax(-1)
+        return float(-log_p[:, torch.arange(len(labels)), labels].mean())
+
+    return math.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded", options={"xatol": 1e-5}).x)
 
 
 def _read(name: str, weights: str, num_views: int) -> tuple[Tensor, dict[str, Any]]:
@@ -107,10 +156,11 @@ def load(kd: KD, settings: Augment) -> Tensor:
     Raises:
         UserError: they belong to other images, views or augmentation than these.
     """
-    wanted = describe(load_images(), load_split("train"), settings) | {"flips": kd.flips, "num_views": kd.num_views}
-    if read_json(ensemble.FOLDER / "ensemble.json")["targets"] != wanted:
+    chosen = {"flips": kd.flips, "num_views": kd.num_views, "crossfit": kd.crossfit}
+    wanted = describe(load_images(), load_split("train"), settings) | chosen
+    if read_json(ensemble.FOLDER / "ensemble.json").get("targets") != wanted:
         raise UserError(f"the targets in {ensemble.FOLDER} belong to other images or views; run `dvc repro ensemble`")
-    return torch.from_numpy(np.load(ensemble.FOLDER / "targets.npy", allow_pickle=False))
+    return torch.from_numpy(np.load(ensemble.FOLDER / "targets.npy", allow_pickle=False)).float()
 
 
 def stored(targets: Tensor) -> loop.Teacher:

@@ -30,6 +30,7 @@ def run_training(
     teacher: loop.Teacher | None = None,
     make_loss: MakeLoss = lambda task_loss, _: task_loss,
     inputs: tuple[str, ...] = (),
+    fold: int | None = None,
 ) -> None:
     """Train ``spec`` and write the model's folder: weights, what they are, and ``history.csv``, a row an epoch.
 
@@ -38,11 +39,14 @@ def run_training(
         seed: of weights, order and dropout, and of the views unless these are stored.
         num_views, teacher: as in ``loop.TrainingRun``.
         inputs: whatever else the result depends on (hashes of teachers, parameters of the distillation).
+        fold: of the training images, left out; None trains on all.
     """
     name = str(model_id)
     with checkpoint.alone(name):
         loop.deterministic(seed)
         images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
+        if fold is not None:
+            parts["train"] = parts["train"].where(~parts["train"].in_fold(fold))
         model, metadata = models.build(spec)
         pixels = [checkpoint.hash_images(images, part.rows) for part in parts.values()]
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
