@@ -106,6 +106,10 @@ class Augment(Block):
     hair: Annotated[int, Field(ge=0, le=50)]
     blur: NotNegative
     erase: Proportion
+    stretch: Annotated[float, Field(ge=0, lt=1)]
+    gamma: Annotated[float, Field(ge=0, lt=1)]
+    vignette: Proportion
+    jpeg: Annotated[int, Field(ge=0, le=95)]
 
 
 class Devices(Block):

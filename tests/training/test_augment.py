@@ -10,23 +10,15 @@ from torch import Tensor
 from dermdistill.errors import UserError
 from dermdistill.params import Augment
 from dermdistill.training.augment import augment, to_float
+from dermdistill.training.models import Classifier
 
-NOTHING = Augment(
-    rotate=0, scale=0, shift=0, brightness=0, contrast=0, saturation=0, color_cast=0, hair=0, blur=0, erase=0
+NOTHING = Augment(**dict.fromkeys(set(Augment.model_fields) - {"hair", "jpeg"}, 0.0), hair=0, jpeg=0)
+TODAY = NOTHING.model_copy(
+    update={"rotate": 180, "scale": 0.2, "shift": 0.08}
+    | {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "color_cast": 0.08}
 )
-TODAY = Augment(
-    rotate=180,
-    scale=0.2,
-    shift=0.08,
-    brightness=0.2,
-    contrast=0.2,
-    saturation=0.2,
-    color_cast=0.08,
-    hair=0,
-    blur=0,
-    erase=0,
-)
-EVERYTHING = TODAY.model_copy(update={"hair": 4, "blur": 1.5, "erase": 0.4})
+MARKS = {"hair": 4, "blur": 6.0, "erase": 0.4}
+EVERYTHING = TODAY.model_copy(update=MARKS | {"stretch": 0.3, "gamma": 0.3, "vignette": 0.5, "jpeg": 40})
 ROWS = np.arange(12) * 31 + 5
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -244,7 +236,7 @@ def test_blur_widens_a_point_by_sigma_and_keeps_its_mass() -> None:
     point[:, :, 20, 20] = 1
     sigmas = []
     for epoch in range(4):
-        for view in augment(point, ROWS, only(blur=2.0), 0, epoch):
+        for view in augment(point, ROWS, only(blur=200 / 41), 0, epoch):
             mass, cx, cy, sx, sy = moments(view)
             assert mass == pytest.approx(1, rel=1e-3) and abs(cx) < 1e-3 and abs(cy) < 1e-3
             assert sx == pytest.approx(sy, abs=1e-3)
@@ -253,8 +245,8 @@ def test_blur_widens_a_point_by_sigma_and_keeps_its_mass() -> None:
 
 
 def test_blur_wider_than_the_image_is_a_sentence(images: Tensor) -> None:
-    with pytest.raises(UserError, match=r"train\.augment\.blur 9\.0 is too much for images 24 high; lower it"):
-        augment(images, ROWS, only(blur=9.0), 0, 0)
+    with pytest.raises(UserError, match=r"train\.augment\.blur is too much for images 24 high; lower it"):
+        augment(images, ROWS, only(blur=40.0), 0, 0)
 
 
 def test_a_patch_takes_the_mean_colour_within_its_size() -> None:
@@ -270,6 +262,71 @@ def test_a_patch_takes_the_mean_colour_within_its_size() -> None:
             assert mask.float().mean() == pytest.approx(float(rows * columns), abs=0.02)  # a rectangle
             shares.append([float(rows), float(columns)])
     assert 0.35 < np.max(shares) <= 0.51 and np.min(shares) < 0.1
+
+
+# --- another camera ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", [{"stretch": 0.2}, {"gamma": 0.3}, {"vignette": 0.5}, {"jpeg": 30}])
+def test_another_camera_leaves_earlier_draws_alone(images: Tensor, setting: dict[str, float]) -> None:
+    """The marks of a view stay where they are: without the setting it is the same view, bit by bit."""
+    marked = TODAY.model_copy(update=MARKS)
+    plain, other = (augment(images, ROWS, one, 1, 2) for one in (marked, marked.model_copy(update=setting)))
+    assert not torch.equal(plain, other)
+    assert torch.equal(augment(images, ROWS, marked.model_copy(update=dict.fromkeys(setting, 0)), 1, 2), plain)
+
+
+def test_stretching_keeps_the_area_and_its_limits(disc: Tensor) -> None:
+    ratios = []
+    for epoch in range(6):
+        for view in augment(disc, ROWS, only(stretch=0.5), 0, epoch):
+            mass, cx, cy, sx, sy = moments(view)
+            assert mass == pytest.approx(float(disc[0, 0].sum()), rel=0.02) and abs(cx) + abs(cy) < 0.1
+            ratios.append(sx / sy)
+    assert 1 / 1.55 < min(ratios) < 0.75 and 1.35 < max(ratios) < 1.55
+
+
+def test_gamma_keeps_black_and_white_and_bends_between() -> None:
+    ramp = torch.linspace(0, 1, 65).expand(len(ROWS), 3, 24, 65)
+    views = torch.cat([augment(ramp, ROWS, only(gamma=0.5), 0, epoch) for epoch in range(6)])
+    ends = torch.stack([views[..., 0], views[..., -1]]).sort(0).values  # half of the views are mirrored
+    assert (ends[0] < 0.03).all() and (ends[1] > 0.97).all()
+    exponents = views[:, 0, 12, 32].log() / torch.tensor(0.5).log()
+    assert 1 / 1.52 < exponents.min() < 0.75 and 1.35 < exponents.max() < 1.52
+
+
+def test_a_vignette_darkens_the_corners_of_its_share_of_views_and_not_the_middle() -> None:
+    white = torch.ones(len(ROWS), 3, 96, 128)
+    views = torch.cat([augment(white, ROWS, only(vignette=0.4), 0, epoch) for epoch in range(25)])
+    round_field = (views != 1).flatten(1).any(1)
+    assert round_field.float().mean() == pytest.approx(0.4, abs=0.08)
+    corners = torch.stack([views[:, 0, i, j] for i in (0, -1) for j in (0, -1)])
+    assert (corners[:, round_field] < 0.2).all() and (views[:, :, 44:52, 60:68] == 1).all()
+    assert (augment(white, ROWS, only(vignette=1.0), 0, 0)[:, 0, 0, 0] < 0.2).all()
+
+
+def test_jpeg_saves_half_of_the_views_no_worse_than_its_quality(images: Tensor) -> None:
+    smooth = torch.nn.functional.interpolate(images, (96, 128), mode="bicubic").clamp(0, 1)
+    errors = []
+    for quality in (20, 90):
+        for epoch in range(8):
+            plain, saved = (augment(smooth, ROWS, one, 0, epoch) for one in (NOTHING, only(jpeg=quality)))
+            errors.append((saved - plain).abs().mean((1, 2, 3)))
+    untouched = torch.stack(errors) == 0
+    assert untouched.float().mean() == pytest.approx(0.5, abs=0.1) and torch.equal(untouched[:8], untouched[8:])
+    rough, fine = torch.stack(errors[:8]), torch.stack(errors[8:])
+    assert fine.max() < 0.04 and rough.mean() > 1.5 * fine.mean()
+
+
+@pytest.mark.parametrize("size", [[24, 32], [18, 25], [36, 48]])
+def test_views_at_a_size_of_their_own_are_what_the_network_would_resize_to(size: list[int]) -> None:
+    """To the rounding of a byte after each of two directions; unresized, bit by bit."""
+    raw = np.random.default_rng(0).integers(0, 256, (5, 24, 32, 3), np.uint8)
+    inside = Classifier(torch.nn.Identity(), (0.0,) * 3, (1.0,) * 3, size)(to_float(raw))
+    before = to_float(raw, size=size)
+    assert before.shape == (5, 3, *size) and before.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(before, inside, atol=1.5 / 255)
+    assert size != [24, 32] or torch.equal(before, inside)
 
 
 def test_bytes_become_floats_from_0_to_1() -> None:

@@ -32,7 +32,7 @@ from dermdistill.core.model_id import ModelId
 from dermdistill.distillation import ensemble
 from dermdistill.errors import UserError
 from dermdistill.params import Augment
-from dermdistill.training import checkpoint, loop
+from dermdistill.training import checkpoint, loop, models
 from dermdistill.training.augment import augment, to_float
 
 FOLDER = Path("data/teacher_targets")
@@ -49,11 +49,12 @@ def store(name: str, kd: KD, settings: Augment, fold: int | None = None) -> None
         rows = train.rows if fold is None else train.rows[train.in_fold(fold)]
         origin = describe(images, train, settings) | {"flips": kd.flips, "teacher": _weights(name), "fold": fold}
         teacher = ensemble.load_model(ModelId("teacher", name), kd.flips)
+        size = models.read_metadata(ModelId("teacher", name).folder).get("size")
         done = checkpoint.path_of(f"teacher_targets_{name}", checkpoint.hash_inputs(origin)).with_suffix("")
         views = []
         for view in range(kd.num_views):
             print(f"{name}: view {view + 1} of {kd.num_views}", flush=True)
-            views.append(_view(teacher, images, rows, settings, view, done / f"{view}.npy"))
+            views.append(_view(teacher, size, images, rows, settings, view, done / f"{view}.npy"))
         logits = np.stack(views) if views else np.zeros((0, len(rows), len(CLASSES)), np.float32)
         _save(FOLDER / name / "logits.npy", logits)
         write_json(FOLDER / name / "origin.json", origin | {"num_views": kd.num_views})
@@ -61,16 +62,22 @@ def store(name: str, kd: KD, settings: Augment, fold: int | None = None) -> None
 
 
 def _view(
-    teacher: nn.Module, images: np.ndarray, rows: np.ndarray, settings: Augment, view: int, path: Path
+    teacher: nn.Module,
+    size: list[int] | None,
+    images: np.ndarray,
+    rows: np.ndarray,
+    settings: Augment,
+    view: int,
+    path: Path,
 ) -> np.ndarray:
-    """(n, 7) logits for one view of each image; read from ``path`` if an earlier process came that far."""
+    """(n, 7) logits for one view of each image, drawn at ``size``; from ``path`` if an earlier process got there."""
     if not path.exists():
         starts = tqdm(range(0, len(rows), 64), unit="batch", mininterval=1)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         teacher.to(device)
         with torch.inference_mode():
             batches = (rows[start : start + 64] for start in starts)
-            views = (augment(to_float(images[b]), b, settings, loop.STORED, view) for b in batches)
+            views = (augment(to_float(images[b], size=size), b, settings, loop.STORED, view) for b in batches)
             logits = [teacher(batch.to(device)).cpu() for batch in views]
         _save(path, torch.cat(logits).float().numpy())
     return np.asarray(np.load(path, allow_pickle=False))

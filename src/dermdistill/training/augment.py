@@ -1,4 +1,4 @@
-"""Random views of a batch of dermatoscopic images: geometry, light and colour, hairs, blur, a patch left out.
+"""Random views of a batch of dermatoscopic images: geometry, light, colour, hairs, optics, a patch left out, JPEG.
 
 Every image draws from its own counter-based generator, keyed by (seed, epoch, image): its view does
 not depend on batch, worker or what was drawn before, so a resumed training sees the very same
@@ -7,11 +7,13 @@ rotation and flips. Deliberately absent: elastic distortion, which would invent 
 """
 
 import functools
+import io
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from dermdistill.core.classes import CLASSES
@@ -20,12 +22,21 @@ from dermdistill.params import Augment
 
 FIXED = 12  # draws of geometry and colour; what follows them cannot change them
 PER_HAIR = 5
+LAST = 8  # draws after those of hairs: stretch, gamma, vignette (5), JPEG
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
 
 
-def to_float(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """(n, H, W, 3) uint8 → (n, 3, H, W) float32 in [0, 1], channels last in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+def to_float(images: np.ndarray, device: torch.device | str = "cpu", size: list[int] | None = None) -> Tensor:
+    """(n, H, W, 3) uint8 → (n, 3, H, W) float32 in [0, 1], channels last in memory.
+
+    ``size`` [height, width]: scaled to it first, antialiased as inside the network (``Classifier.resize``) but rounded
+    to bytes: views of small images take a fraction of the time.
+    """
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if size is not None and list(pixels.shape[2:]) != size:
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return pixels.to(device).float().div_(255)
 
 
 def augment(images: Tensor, rows: np.ndarray, settings: Augment, seed: int, epoch: int) -> Tensor:
@@ -35,13 +46,20 @@ def augment(images: Tensor, rows: np.ndarray, settings: Augment, seed: int, epoc
         images: (n, 3, H, W) in [0, 1].
         rows: (n,) what identifies each image: its row in the image array.
     """
-    count = FIXED + 5 + PER_HAIR * settings.hair
+    count = FIXED + 5 + PER_HAIR * settings.hair + LAST
     draws = torch.from_numpy(np.stack([_draw(seed, epoch, int(row), count) for row in rows])).float().to(images.device)
-    images = _colour(_geometry(images, draws[:, :6], settings), draws[:, 6:FIXED], settings)
+    last = draws[:, -LAST:]
+    images = _colour(_geometry(images, draws[:, :6], last[:, 0], settings), draws[:, 6:FIXED], settings)
+    if settings.gamma:
+        images = images.pow((1 + settings.gamma) ** last[:, 1, None, None, None])
     if settings.hair:
-        images = _hair(images, draws[:, FIXED + 5 :].reshape(len(rows), settings.hair, PER_HAIR))
+        images = _hair(images, draws[:, FIXED + 5 : -LAST].reshape(len(rows), settings.hair, PER_HAIR))
     if settings.blur:  # after the hairs, which the lens blurs too
         images = _blur(images, draws[:, FIXED], settings.blur)
+    if settings.vignette:
+        images = _vignette(images, last[:, 2:7], settings.vignette)
+    if settings.jpeg:
+        images = _jpeg(images, last[:, 7], settings.jpeg)
     if settings.erase:
         images = _erase(images, draws[:, FIXED + 1 : FIXED + 5], settings.erase)
     return images.contiguous(memory_format=torch.channels_last)
@@ -53,16 +71,17 @@ def _draw(seed: int, epoch: int, row: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=key)).random(count) * 2 - 1
 
 
-def _geometry(images: Tensor, draws: Tensor, settings: Augment) -> Tensor:
+def _geometry(images: Tensor, draws: Tensor, stretch: Tensor, settings: Augment) -> Tensor:
     height, width = images.shape[-2:]
     angle = torch.deg2rad(draws[:, 0] * settings.rotate)
     zoom = 1 / (1 + draws[:, 1] * settings.scale)
     flip = torch.where(draws[:, 2] < 0, -1.0, 1.0)
     cos, sin, aspect = torch.cos(angle) * zoom, torch.sin(angle) * zoom, width / height
     shift = draws[:, 3:5] * settings.shift * 2  # grid coordinates span 2
+    wide = (1 + settings.stretch) ** (stretch / 2)  # across; as much down, so that areas stay
     rows = [
-        torch.stack([cos * flip, -sin / aspect, shift[:, 0]], 1),
-        torch.stack([sin * flip * aspect, cos, shift[:, 1]], 1),
+        torch.stack([cos * flip * wide, -sin / aspect / wide, shift[:, 0]], 1),
+        torch.stack([sin * flip * aspect * wide, cos / wide, shift[:, 1]], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     # Reflection: a black corner would tell the network how far the image was turned.
@@ -97,10 +116,11 @@ def _hair(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, draws: Tensor, largest: float) -> Tensor:
-    """Gaussian, σ uniform from 0 to ``largest`` pixels."""
+    """Gaussian, σ uniform from 0 to ``largest`` hundredths of the height."""
+    largest = largest * images.shape[-2] / 100
     radius = math.ceil(3 * largest)
     if radius >= min(images.shape[-2:]):
-        raise UserError(f"train.augment.blur {largest} is too much for images {min(images.shape[-2:])} high; lower it")
+        raise UserError(f"train.augment.blur is too much for images {min(images.shape[-2:])} high; lower it")
     sigma = ((draws + 1) / 2 * largest).clamp_min(1e-3)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=draws.device) / sigma[:, None]) ** 2)
     kernel /= kernel.sum(1, keepdim=True)
@@ -109,6 +129,30 @@ def _blur(images: Tensor, draws: Tensor, largest: float) -> Tensor:
         parts = (padded.narrow(axis, i, size) * kernel[:, i, None, None, None] for i in range(2 * radius + 1))
         images = functools.reduce(Tensor.add_, parts)  # by hand: a convolution's bits may depend on the batch
     return images.clamp_(0, 1)
+
+
+def _vignette(images: Tensor, draws: Tensor, share: float) -> Tensor:
+    """The round field of view of a dermatoscope in a ``share`` of the views: dark outside, the edge sharp or soft.
+
+    Its radius is 0.8 to 1.3 times half the image's height, so that corners or more are dark. ``draws``: (n, 5).
+    """
+    height, (y, x) = images.shape[-2], _grid(images)
+    there, size, soft, cy, cx = draws[:, :, None, None, None].unbind(1)
+    aspect = images.shape[-1] / height
+    distance = ((y - 0.1 * cy) ** 2 + ((x - 0.1 * cx) * aspect) ** 2).sqrt()
+    light = ((1.05 + 0.25 * size - distance) / (0.16 + 0.15 * soft) + 0.5).clamp(0.03, 1)
+    return torch.where((there + 1) / 2 < share, images * light, images)
+
+
+def _jpeg(images: Tensor, draws: Tensor, lowest: int) -> Tensor:
+    """Half of the views saved as JPEG and read again, at a quality from ``lowest`` to 95."""
+    pixels = (images.permute(0, 2, 3, 1) * 255 + 0.5).byte().cpu().numpy()
+    views = list(images)
+    for i in torch.nonzero(draws >= 0)[:, 0].tolist():
+        stream = io.BytesIO()
+        Image.fromarray(pixels[i]).save(stream, "JPEG", quality=round(lowest + (95 - lowest) * float(draws[i])))
+        views[i] = to_float(np.array(Image.open(stream))[None], images.device)[0]
+    return torch.stack(views)
 
 
 def _erase(images: Tensor, draws: Tensor, largest: float) -> Tensor:

@@ -68,6 +68,7 @@ class TrainingRun:
     checkpoint: Path
     num_views: int = 0  # K: show the same K views of each image in turn, whatever the seed; 0: new ones in every epoch
     teacher: Teacher | None = None
+    view_size: list[int] | None = None  # [height, width] that views are drawn at; None: as prepared
 
     def view(self, epoch: int) -> tuple[int, int]:
         """(seed, epoch) that the views of an epoch are drawn with."""
@@ -191,7 +192,7 @@ def _batch(run: TrainingRun, picked: np.ndarray, epoch: int, step: int, device: 
     mine = distributed.shard(picked)
     whole = picked if run.model.mixup else mine  # an image's partner may fall to another process
     rows, labels = run.train.rows[whole], torch.from_numpy(run.train.labels[whole]).to(device)
-    images = augment(to_float(run.images[rows], device), rows, run.settings.augment, *run.view(epoch))
+    images = augment(to_float(run.images[rows], device, run.view_size), rows, run.settings.augment, *run.view(epoch))
     if run.model.mixup:
         images, labels = map(distributed.shard, mixup(images, labels, run.model.mixup, (run.seed, epoch, step)))
     return Batch(images, labels, mine, epoch)

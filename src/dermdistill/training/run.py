@@ -55,7 +55,10 @@ def run_training(
         )
         path = checkpoint.path_of(name, hashed)
         task_loss = losses.task_loss(parts["train"].labels, settings)
-        run = loop.TrainingRun(images, parts["train"], parts["val"], spec, settings, seed, path, num_views, teacher)
+        # A teacher in the loop sees the student's views, whose control therefore does so too.
+        size = spec.size if num_views or model_id.kind == "teacher" else None
+        data = images, parts["train"], parts["val"]
+        run = loop.TrainingRun(*data, spec, settings, seed, path, num_views, teacher, size)
         tracked = {"model": spec.model_dump(), "train": settings.model_dump(), "seed": seed}
         with tracking.training(name, tracked) as log:
             model, history = loop.fit(model, make_loss(task_loss, model), run, log)
