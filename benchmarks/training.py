@@ -43,7 +43,7 @@ from dermdistill.core.files import read_json, write_json
 from dermdistill.distillation import ensemble, teacher_targets
 from dermdistill.params import Cut, Model
 from dermdistill.phantom import phantom
-from dermdistill.training import distributed, loop, models
+from dermdistill.training import distributed, initial_weights, loop, models
 
 RESULTS = Path("benchmarks/results/training.json")
 IMAGES = 7040  # in full batches, that one epoch of the committed run shows
@@ -66,9 +66,18 @@ OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, thr
 
 
 def spec(arch: str, cut: Cut | None) -> Model:
-    weights = "imagenet" if arch in models.PACKAGED else "none"
+    weights = "imagenet" if arch in initial_weights.PACKAGED else "none"
     return Model(
-        arch=arch, weights=weights, cut=cut, epochs=100, lr=1e-3, size=None, dropout=0.2, mixup=0.0, keep="best"
+        arch=arch,
+        weights=weights,
+        cut=cut,
+        epochs=100,
+        lr=1e-3,
+        size=None,
+        dropout=0.2,
+        drop_path=0.0,
+        mixup=0.0,
+        keep="best",
     )
 
 

@@ -27,6 +27,8 @@ SMALL = {
     "weights": "none",
     "cut": {"stages": 1, "blocks": 1, "head": 16},
     "size": None,
+    "drop_path": 0.0,
+    "mixup": 0.0,
 }
 
 
@@ -39,12 +41,10 @@ def shrunk_params() -> dict[str, Any]:
     params["run"] = {"teachers": ["small"], "students": ["smaller"], "seeds": [0], "baselines": ["forest"]}
     params["data"] = {"height": 32, "width": 48, "other": []}
     params["train"] |= {"batch_size": 16, "warmup_epochs": 0.5}
-    small = SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "mixup": 0.0, "keep": "best"}
+    small = SMALL | {"epochs": 2, "lr": 2.0e-3, "dropout": 0.2, "keep": "best"}
     params["teachers"] = {"small": small | {"seed": 0, "fold": None}}
     cut = {"stages": 1, "blocks": 0, "head": 8}
-    params["students"] = {
-        "smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "mixup": 0.0, "keep": "last"}
-    }
+    params["students"] = {"smaller": SMALL | {"cut": cut, "epochs": 2, "lr": 2.0e-3, "dropout": 0.1, "keep": "last"}}
     params["kd"] |= {"teachers": ["small"], "num_views": 0}
     params["ship"] |= {"student": "smaller", "seed": 0}
     params["predict"]["flips"] = False

@@ -193,13 +193,14 @@ def costs(settings: Params, names: list[str]) -> dict[str, dict[str, int]]:
     from dermdistill.training import models
 
     content, result = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")), {}
+    size = settings.data.height, settings.data.width
     for name, changes in runs(settings).items():
         if name in names and (name in settings.ablation.shapes or name == settings.kd.method):
             spec = Model(**expected_inputs(content, changes)["student"]).model_copy(update={"weights": "none"})
-            model, metadata = models.build(spec)
+            model, metadata = models.build(spec, size)
             with tempfile.TemporaryDirectory() as scratch:
                 models.save(scratch, model, metadata)
-                macs = benchmark.macs(Path(scratch), (settings.data.height, settings.data.width))
+                macs = benchmark.macs(Path(scratch), size)
             result[name] = {"parameters": metadata["parameters"], "macs": macs}
     return result
 

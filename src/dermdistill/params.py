@@ -157,6 +157,7 @@ class Model(Block):
     lr: Positive
     size: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=2, max_length=2)] | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
     mixup: NotNegative
     keep: Literal["best", "last"]
 

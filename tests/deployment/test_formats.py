@@ -74,6 +74,7 @@ def test_the_laboratory_runner_is_the_uncalibrated_model(tmp_path: Path) -> None
         lr=1.0,
         size=None,
         dropout=0.0,
+        drop_path=0.0,
         mixup=0.0,
         keep="best",
     )

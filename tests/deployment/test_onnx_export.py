@@ -34,6 +34,7 @@ def small_classifier(seed: int = 0, size: list[int] | None = None) -> models.Cla
         lr=1.0,
         size=size,
         dropout=0.0,
+        drop_path=0.0,
         mixup=0.0,
         keep="best",
     )

@@ -149,7 +149,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_images_and_only_relations_see_
 
 
 def pair() -> tuple[models.Classifier, Ensemble]:
-    spec = Model(**SMALL, epochs=1, lr=1e-3, dropout=0.0, mixup=0.0, keep="best")  # type: ignore[arg-type]
+    spec = Model(**SMALL, epochs=1, lr=1e-3, dropout=0.0, keep="best")  # type: ignore[arg-type]
     torch.manual_seed(0)
     student, one, two = (models.build(spec)[0].eval() for _ in range(3))
     return student, Ensemble([one, two])

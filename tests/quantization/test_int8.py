@@ -8,7 +8,7 @@ import onnx
 import pandas as pd
 import pytest
 from deployment.test_onnx_export import exported_bytes, small_classifier, some_images
-from helpers import change_params
+from helpers import SMALL, change_params
 from PIL import Image
 
 from dermdistill import params
@@ -20,6 +20,7 @@ from dermdistill.deployment import onnx_export
 from dermdistill.deployment.runtime import Detector, without_optimisations
 from dermdistill.errors import UserError
 from dermdistill.metrics import calibration, parity, predictions, selective
+from dermdistill.params import Model
 from dermdistill.quantization import candidates
 from dermdistill.quantization.int8 import Quantizer, choose, layers, overflowing
 from dermdistill.training import models
@@ -62,6 +63,21 @@ def test_a_network_that_resizes_agrees_in_int8(size: list[int], tmp_path: Path) 
     pair = (Detector(tmp_path / f"{name}.onnx").predict(IMAGES[20:]) for name in ("fp32", "int8"))
     found = parity.compare(*pair)
     assert found["agreement"] >= 0.9 and 0 < found["mean_abs_dp"] < 0.03
+
+
+def test_a_vit_shrinks_by_the_schemes_that_know_more_than_convolutions(tmp_path: Path) -> None:
+    spec = Model(
+        **SMALL | {"arch": "test_vit", "cut": None, "size": [48, 64]}, epochs=1, lr=1.0, dropout=0.0, keep="last"
+    )
+    onnx_export.to_onnx(models.build(spec)[0].eval(), *IMAGES.shape[1:3], tmp_path / "fp32.onnx")
+    quantizer = Quantizer(tmp_path / "fp32.onnx", IMAGES[:16], tmp_path)
+    assert list(quantizer.layers) == ["patch_embed.proj"]
+    made = candidates.build(quantizer, ["default", "per_tensor", "minmax", "weight_only", "dynamic"], [], pytest.fail)
+    exact, whole = Detector(tmp_path / "fp32.onnx").predict(IMAGES), (tmp_path / "fp32.onnx").stat().st_size
+    for scheme, file in made.items():
+        share, found = file.stat().st_size / whole, parity.compare(exact, Detector(file).predict(IMAGES))
+        assert share < 0.5 if scheme in ("default", "per_tensor") else share > 0.8, scheme
+        assert 0 < found["max_abs_dp"] < 0.1, scheme
 
 
 def test_convolutions_are_int8_and_only_they(files: tuple[Path, Path]) -> None:

@@ -1,8 +1,9 @@
 """Feature maps of student and teacher, compared wherever both have about the same height and width.
 
 Of each size the last output of a stage counts. A teacher that sees larger images has larger maps: the smallest one
-less than twice as high and wide as the student's is averaged down to it. Several teachers are compared one by one and
-averaged. Hooks keep the maps of the last forward pass, so the loop needs to know nothing of them.
+less than twice as high and wide as the student's is averaged down to it. A vision transformer has one map: its tokens
+behind the last block. Several teachers are compared one by one and averaged. Hooks keep the maps of the last forward
+pass, so the loop needs to know nothing of them.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dermdistill.errors import UserError
+from dermdistill.training.maps import feature_map, patches
 from dermdistill.training.models import Classifier
 
 Size = tuple[int, int]
@@ -22,13 +24,15 @@ class Maps:
 
     def __init__(self, model: nn.Module) -> None:
         self.by_size: dict[Size, Tensor] = {}
-        for name, module in model.get_submodule("network").named_modules():
+        network = model.get_submodule("network")
+        self.patches = patches(network)
+        for name, module in network.named_modules():
             if name and name.count(".") < 2:  # layers of the trunk and its stages, not what is inside a block
                 module.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            self.by_size[(output.shape[2], output.shape[3])] = output
+        if (found := feature_map(output, self.patches)) is not None:
+            self.by_size[(found.shape[2], found.shape[3])] = found
 
 
 def make_feature_loss(method: str, student: Classifier, teacher: nn.Module, size: Size) -> Callable[[], Tensor]:

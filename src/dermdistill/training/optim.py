@@ -1,6 +1,7 @@
 """How weights move: which learn at what rate, how the rate changes, their moving average, when to stop."""
 
 import math
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,28 @@ from torch import nn
 
 from dermdistill.errors import UserError
 from dermdistill.params import Train
-from dermdistill.training.models import Classifier
+from dermdistill.training.models import OURS, Classifier
 
 
 def parameter_groups(model: Classifier, settings: Train) -> list[dict[str, Any]]:
-    """Biases and normalisation are left alone by weight decay; lower layers learn more slowly with ``layer_decay`` < 1.
+    """Which weights decay, and with ``layer_decay`` < 1 at what share of the rate each layer learns.
 
-    With ``layer_decay`` d, the k-th layer below the head learns at dᵏ of its rate (discriminative rates).
+    Decay leaves biases and normalisation alone, and what timm excepts: class token, position embedding or bias.
+    With ``layer_decay`` d, the k-th layer below the head learns at dᵏ of its rate (discriminative rates). Of a vision
+    transformer a block is a layer; class token, position and patch embedding are the lowest.
     """
+    excepted: set[str] = getattr(model.network, "no_weight_decay", set)()
     if settings.layer_decay < 1:
         groups: list[dict[str, Any]] = param_groups_layer_decay(
-            model.network, settings.weight_decay, layer_decay=settings.layer_decay
+            model.network, settings.weight_decay, excepted, layer_decay=settings.layer_decay
         )
         return groups
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    decaying: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        kept = any(fnmatch(name.removeprefix(OURS), pattern) for pattern in excepted)  # timm gives names and patterns
+        (exempt if kept or parameter.ndim <= 1 else decaying).append(parameter)
+    return [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
 def lr_factor(epoch: float, warmup: float, epochs: float) -> float:
@@ -38,6 +45,8 @@ def lr_factor(epoch: float, warmup: float, epochs: float) -> float:
 
 def freeze(model: Classifier, stages: int) -> None:
     """Leave the stem and the first ``stages`` stages as they are; without gradients they cost no backward pass.
+
+    The stages of a vision transformer are its blocks, its stem the embeddings.
 
     Raises:
         UserError: the network has fewer stages.

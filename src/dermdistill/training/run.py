@@ -47,7 +47,7 @@ def run_training(
         images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
         if fold is not None:
             parts["train"] = parts["train"].where(~parts["train"].in_fold(fold))
-        model, metadata = models.build(spec)
+        model, metadata = models.build(spec, images.shape[1:3])
         pixels = [checkpoint.hash_images(images, part.rows) for part in parts.values()]
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
         hashed = checkpoint.hash_inputs(
