@@ -24,6 +24,7 @@ ELSEWHERE = {  # row → the test that runs it; most take minutes and are not ru
     "see what is complete or missing": "test_ablation.py::test_the_summary_is_quick_and_needs_no_heavy_library",
     "train on several GPUs or machines": "test_distributed.py::test_two_processes_end_with_the_weights_of_one",
     "start from weights of your own, fine-tune": "test_models.py::test_a_file_of_timms_own_weights_is_the_start",
+    "set a threshold for your own clinic": "test_local_threshold.py::test_predict_takes_a_threshold",
     "evaluate on a further source too": "test_pipeline.py::test_one_command_makes_everything",
     "run a preset": "test_experiments.py::test_a_preset_becomes_an_experiment_in_a_copy",
     "share pixels and weights": "test_experiments.py::test_what_one_pushed_another_pulls_and_trains_nothing",

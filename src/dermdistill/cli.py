@@ -6,6 +6,7 @@ The pipeline itself is deliberately absent: ``dvc repro`` runs it.
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -30,14 +31,18 @@ def predict(args: argparse.Namespace) -> None:
     from dermdistill.deployment.runtime import Detector
 
     detector = Detector(args.model or deployed())
-    threshold = _thresholds(detector, args.operating_point)[args.operating_point]
+    point, threshold = args.operating_point, args.threshold
+    if threshold is None:
+        threshold = _thresholds(detector, point)[point]
+    else:
+        point = "your own"
     predicted = zip(args.images, detector.predict_files(args.images).tolist(), strict=True)
-    rows = [_answer(str(path), p, args.operating_point, threshold) for path, p in predicted]
+    rows = [_answer(str(path), p, point, threshold) for path, p in predicted]
     if args.json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        at = f"{row['decision']} at threshold {threshold:.1%} ({args.operating_point})"
+        at = f"{row['decision']} at threshold {threshold:.1%} ({point})"
         print(f"{row['image']}: melanoma {row['melanoma']:.1%}, {at}")
         for name, p in sorted(row["probabilities"].items(), key=lambda item: -item[1]):
             print(f"  {p:6.1%}  {name:<6}{NAMES[name]}")
@@ -46,7 +51,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Run a model over labelled images and print (and with --output write) every metric."""
-    from dermdistill import external
+    from dermdistill import external, local_threshold
     from dermdistill.deployment.runtime import Detector
 
     detector = Detector(args.model)
@@ -59,9 +64,13 @@ def evaluate(args: argparse.Namespace) -> None:
     predictions, result = external.evaluate(
         detector, thresholds, args.images, args.labels, args.shared, args.robustness
     )
+    own = []
+    if args.fit_threshold:
+        result["own_threshold"] = local_threshold.fit(predictions, args.fit_threshold)
+        own = local_threshold.lines(result["own_threshold"])
     if args.output:
         external.write(args.output, predictions, result)
-    print("\n".join([*external.lines(result), DISCLAIMER]))
+    print("\n".join([*external.lines(result), *own, DISCLAIMER]))
 
 
 def phantom(args: argparse.Namespace) -> None:
@@ -157,6 +166,17 @@ def _at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+def _inside(text: str) -> float:
+    """How argparse reads a probability that is neither 0 nor 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"needs a number between 0 and 1, not {text}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     text = f"Melanoma detection at phone size. {DISCLAIMER}"
     parser = argparse.ArgumentParser(prog="dermdistill", description=text)
@@ -172,7 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     command.add_argument("--model", type=Path, help=f"default: {DEPLOYED}")
     command.add_argument("--json", action="store_true", help="for programs")
-    command.add_argument("--operating-point", choices=("sensitivity", "youden", "f1"), default="sensitivity")
+    at = command.add_mutually_exclusive_group()
+    at.add_argument("--operating-point", choices=("sensitivity", "youden", "f1"), default="sensitivity")
+    at.add_argument("--threshold", type=_inside, metavar="P", help="of your own, see evaluate --fit-threshold")
     command = add(evaluate)
     command.add_argument("--model", type=Path, required=True, help="a deployed .onnx file")
     command.add_argument("--images", type=Path, required=True, help="folder or zip of images, any size")
@@ -186,6 +208,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--robustness", type=_at_least(0), default=0, metavar="N", help="corrupt N of the images; minutes"
+    )
+    command.add_argument(
+        "--fit-threshold",
+        type=_inside,
+        nargs="?",
+        const=0.95,
+        metavar="SENSITIVITY",
+        help="fit one for this sensitivity (default 0.95) on these images, and say what it would reach; 100 or more",
     )
     command = add(phantom)
     command.add_argument("directory", type=Path)
