@@ -113,7 +113,7 @@ class Augment(Block):
 
 
 class Devices(Block):
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     compile: bool
 
 

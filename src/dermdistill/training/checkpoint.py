@@ -3,8 +3,9 @@
 It lives in the ignored ``runtime/`` folder, because DVC deletes a stage's outputs before it reruns
 the stage; an experiment in a copy of the repository uses the folder of the original, which outlives
 the copy. Its name carries a hash of everything the training depends on, so a checkpoint of other
-parameters, data or code is never picked up. Only tensors and plain values are in it. The hash of the code stays in that
-name: in a saved model it would invalidate all that follows whenever a comment changes.
+parameters, data or code is never picked up; behind the hash stand precision and processor, so that one of the same
+training in another arithmetic is found, and refused rather than forgotten. Only tensors and plain values are in it. The
+hash of the code stays in that name: in a saved model it would invalidate all that follows whenever a comment changes.
 """
 
 import hashlib
@@ -32,15 +33,31 @@ def hash_inputs(*inputs: Any) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def path_of(name: str, inputs: str) -> Path:
+def path_of(name: str, inputs: str, arithmetic: str = "") -> Path:
     """Where the training ``name`` with these hashed ``inputs`` keeps its checkpoint.
 
     The code, torch, and how many threads and processes compute are hashed too: other bits would follow from others.
+    ``arithmetic`` (precision and processor) stands behind the hash, readable.
     """
     package = Path(__file__).resolve().parent.parent
     code = [path.read_text(encoding="utf-8") for pattern in CODE for path in sorted(package.glob(pattern))]
     surroundings = torch.__version__, torch.get_num_threads(), distributed.count()
-    return FOLDER / f"{name}-{hash_inputs(inputs, code, *surroundings)}.pt"
+    return FOLDER / f"{name}-{hash_inputs(inputs, code, *surroundings)}{arithmetic and '-' + arithmetic}.pt"
+
+
+def refuse_other_arithmetic(path: Path, arithmetic: str) -> None:
+    """See that no other precision or processor has begun the training whose checkpoint would be ``path``.
+
+    Raises:
+        UserError: it has. Going on would give weights that are neither's, beginning anew would forget what was trained.
+    """
+    training = path.stem.removesuffix(arithmetic)
+    for other in sorted(path.parent.glob(f"{training}*{path.suffix}")):
+        if other != path:
+            raise UserError(
+                f"this training was begun in {other.stem.removeprefix(training)} and cannot go on in {arithmetic}; set "
+                f"train.devices.precision back and use such a processor, or delete {other} to begin anew"
+            )
 
 
 def hash_images(images: Any, rows: Any) -> str:

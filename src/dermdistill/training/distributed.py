@@ -38,6 +38,7 @@ def start(settings: Devices) -> Fabric:
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.precision == "16-mixed" and accelerator == "cpu":
         raise UserError("train.devices.precision 16-mixed needs a GPU; choose 32-true or bf16-mixed")
+    assert settings.precision != "auto"  # ``precision.choose`` has replaced it
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator=accelerator,

@@ -15,7 +15,7 @@ from dermdistill.core.dataset import load_images, load_split
 from dermdistill.core.files import atomic
 from dermdistill.core.model_id import ModelId
 from dermdistill.params import Model, Train
-from dermdistill.training import checkpoint, loop, losses, models
+from dermdistill.training import checkpoint, loop, losses, models, precision
 
 MakeLoss = Callable[[losses.Loss, models.Classifier], losses.Loss]
 """The task loss, the model to train → the loss to minimise."""
@@ -44,16 +44,21 @@ def run_training(
     name = str(model_id)
     with checkpoint.alone(name):
         loop.deterministic(seed)
+        pinned, settings = settings.devices.precision == "32-true", precision.choose(settings)
+        taken = {"precision": settings.devices.precision, "processor": precision.processor()}
         images, parts = load_images(), {part: load_split(part) for part in ("train", "val")}
         if fold is not None:
             parts["train"] = parts["train"].where(~parts["train"].in_fold(fold))
         model, metadata = models.build(spec, images.shape[1:3])
         pixels = [checkpoint.hash_images(images, part.rows) for part in parts.values()]
         labels = [(part.image_id, part.labels.tolist()) for part in parts.values()]
-        hashed = checkpoint.hash_inputs(
-            name, spec.model_dump(), settings.model_dump(), seed, num_views, pixels, labels, *inputs
+        hashed, in_any_precision = (
+            checkpoint.hash_inputs(name, spec.model_dump(), train, seed, num_views, pixels, labels, *inputs)
+            for train in (settings.model_dump(), settings.model_dump(exclude={"devices": {"precision"}}))
         )
-        path = checkpoint.path_of(name, hashed)
+        arithmetic = "-".join(taken.values())
+        path = checkpoint.path_of(name, in_any_precision, arithmetic)
+        checkpoint.refuse_other_arithmetic(path, arithmetic)
         task_loss = losses.task_loss(parts["train"].labels, settings)
         # A teacher in the loop sees the student's views, whose control therefore does so too.
         size = spec.size if num_views or model_id.kind == "teacher" else None
@@ -66,6 +71,7 @@ def run_training(
             del model.projections
         height, width = images.shape[1:3]
         metadata |= {"id": name, "height": height, "width": width, "inputs": hashed}
+        metadata |= {} if pinned else taken  # at 32-true nothing was chosen
         models.save(model_id.folder, model, metadata)
         _write_history(model_id.folder / "history.csv", history)
         path.unlink(missing_ok=True)
