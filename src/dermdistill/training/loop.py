@@ -30,7 +30,7 @@ from dermdistill.core.classes import MELANOMA
 from dermdistill.core.dataset import Split
 from dermdistill.errors import UserError
 from dermdistill.params import Model, Train
-from dermdistill.training import checkpoint, distributed
+from dermdistill.training import checkpoint, depthwise, distributed, folding
 from dermdistill.training.augment import augment, mixup, to_float
 from dermdistill.training.losses import Loss
 from dermdistill.training.models import Classifier
@@ -160,14 +160,17 @@ def _train_epoch(
     train_mode(model, run.settings.freeze_batch_norm)
     sums: dict[str, float] = {}
     steps = len(run.train.rows) // run.settings.batch_size
+    device = fabric.device
     title, quiet = f"epoch {epoch + 1}/{run.model.epochs}", not fabric.is_global_zero
+    fast, folds = depthwise.where_it_pays(run.settings.devices, device), folding.where_it_pays(run.settings, device)
     bar = tqdm(_order(run, epoch), title, steps, unit="batch", mininterval=1, disable=quiet)
     for step, picked in enumerate(bar):
         rate = run.model.lr * lr_factor((epoch * steps + step) / steps, run.settings.warmup_epochs, run.model.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        batch = _batch(run, picked, epoch, step, fabric.device)
-        student_logits = model(batch.images)
+        batch = _batch(run, picked, epoch, step, device)
+        with fast, folds:
+            student_logits = model(batch.images)
         teacher_logits = run.teacher(batch) if run.teacher else None
         terms = loss(student_logits, batch.labels, teacher_logits)
         value = terms["loss"].item()
