@@ -1,14 +1,19 @@
 """How fast the loop is, against the loop of most projects, and what each trick is worth.
 
-    python -m benchmarks.training [small|big|same_result|ablation|inputs|peak]…   writes results/training.json
+    python -m benchmarks.training [small|big|same_result|ablation|inputs|peak|precision|quick]…
 
-Each measurement is a fork of its own, as threads and allocator are set once a process; all are repeated in turn, and
-medians count. Both loops see the same JPEGs (phantom images), models, size, batch and arithmetic (float32, AdamW):
+Writes results/training.json. Each measurement is a fork of its own, as threads and allocator are set once a process;
+all are repeated in turn, and medians count. Both loops see the same JPEGs (phantom images), models, size, batch and
+arithmetic (float32, AdamW):
 
 - ours: ``dermdistill.training.loop``, with gradient clipping and moving average, from the decoded array
 - usual: PIL decodes and torchvision transforms each image, a DataLoader collates, weights in the default layout; the
   best of several numbers of workers and threads counts; where others compete for the cores, of one thread and no
   worker only, since two would wait for each other
+
+``precision`` sets our loop in bfloat16 against itself in float32, which computes the same bits as before there was
+bfloat16, and against the usual loop in both, one core each, and tells what share of the speed of a large product of
+matrices it reaches; ``quick`` does so in two minutes, for the two smallest networks only.
 
 Distillation runs the teacher inside the loop in both; ``same_result`` sets the usual loop against stored targets, for
 the teachers and students of the committed run. Rates are images per second of wall time and per second of CPU
@@ -41,6 +46,7 @@ from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import Split
 from dermdistill.core.files import read_json, write_json
 from dermdistill.distillation import ensemble, teacher_targets
+from dermdistill.errors import UserError
 from dermdistill.params import Cut, Model
 from dermdistill.phantom import phantom
 from dermdistill.training import distributed, initial_weights, loop, models
@@ -57,7 +63,16 @@ PAIRS = {  # teachers, of which the first is the one trained, and student
     "tiny": (TEACHERS, ("tf_efficientnet_lite0", TINY)),
     "mobilenetv3": (TEACHERS, ("mobilenetv3_small_100", None)),
 }
-STEPS = {"small": 3, "big": 1, "run": 3}  # timed
+NETWORKS = {  # trained alone
+    "cut": ("tf_efficientnet_lite0", TINY),
+    "lite2": ("tf_efficientnet_lite2", None),
+    "mobilenetv2": ("mobilenetv2_100", None),
+    "resnet50": ("resnet50", None),
+    "vit_s14": ("vit_small_patch14_dinov2", None),
+}
+SIZES = {"vit_s14": [(168, 224)]}  # all others:
+BOTH = [(150, 200), (225, 300)]
+STEPS = {"small": 3, "big": 1, "run": 3, "precision": 2}  # timed
 SINGLE = ("ours, 1 threads", "usual, 0 workers, 1 threads")
 ROUNDS = 3
 SETTINGS = RUN.train
@@ -65,7 +80,7 @@ EPOCHS = {name: RUN.students[name].epochs for name in ("tiny", "mobilenetv3")}
 OURS, USUAL = [1, 2], [(0, 1), (0, 2), (1, 1), (2, 1)]  # threads; (workers, threads)
 
 
-def spec(arch: str, cut: Cut | None) -> Model:
+def spec(arch: str, cut: Cut | None, size: list[int] | None = None) -> Model:
     weights = "imagenet" if arch in initial_weights.PACKAGED else "none"
     return Model(
         arch=arch,
@@ -73,7 +88,7 @@ def spec(arch: str, cut: Cut | None) -> Model:
         cut=cut,
         epochs=100,
         lr=1e-3,
-        size=None,
+        size=size,
         dropout=0.2,
         drop_path=0.0,
         mixup=0.0,
@@ -86,10 +101,17 @@ def spec(arch: str, cut: Cut | None) -> Model:
 
 def build(pair: str, distil: bool) -> tuple[models.Classifier, ensemble.Ensemble | None]:
     """The network to train, and if it is the student its teachers."""
+    if pair in NETWORKS:
+        return alone(pair), None
     archs, student = PAIRS[pair]
     if not distil:
         return models.build(spec(archs[0], None))[0], None
     return models.build(spec(*student))[0], ensemble.Ensemble([models.build(spec(a, None))[0] for a in archs]).eval()
+
+
+def alone(network: str) -> models.Classifier:
+    size = SIZES.get(network)  # one that takes a single size is told which
+    return models.build(spec(*NETWORKS[network], size and list(size[0])))[0]
 
 
 def kd(logits: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
@@ -98,8 +120,10 @@ def kd(logits: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor)
     return 0.3 * F.cross_entropy(logits, labels) + 0.7 * 4 * kl
 
 
-def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str, clock: Clock) -> None:
-    """An epoch of the committed loop, without the named trick."""
+def ours(
+    pair: str, distil: bool, images: np.ndarray, threads: int, without: str, clock: Clock, low: bool = False
+) -> None:
+    """An epoch of the committed loop, without the named trick; in bfloat16 if ``low``."""
     torch.set_num_threads(threads)
     if without == "allocator":
         loop._keep_freed_memory = lambda: None
@@ -120,7 +144,8 @@ def ours(pair: str, distil: bool, images: np.ndarray, threads: int, without: str
     if without == "teachers in the loop":
         num_views, ask = 1, teacher_targets.stored(torch.zeros(1, len(images), len(CLASSES)))
     split = Split([], [], np.arange(len(images)) % 7, np.arange(len(images)))
-    settings = SETTINGS.model_copy(update={"batch_size": BATCH})
+    devices = SETTINGS.devices.model_copy(update={"precision": "bf16-mixed" if low else "32-true"})
+    settings = SETTINGS.model_copy(update={"batch_size": BATCH, "devices": devices})
     run = loop.TrainingRun(images, split, split, spec("any", None), settings, 0, Path("none"), num_views, ask)
     groups = loop.parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=without != "fused optimiser")
@@ -169,14 +194,15 @@ def decode(file: bytes) -> torch.Tensor:
     return tensor
 
 
-def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock) -> None:
+def usual(pair: str, distil: bool, workers: int, threads: int, clock: Clock, low: bool = False) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model, teacher = build(pair, distil)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for batch, labels in DataLoader(Jpegs(), BATCH, shuffle=True, num_workers=workers):
-        logits = model(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            logits = model(batch)
         clock()
         if teacher is None:
             loss = F.cross_entropy(logits, labels)
@@ -227,6 +253,54 @@ def compare(pair: str, shared: bool, pixels: np.ndarray) -> dict[str, Any]:
             "ratio_of_best": {kind: round(a / b, 2) for kind, (a, b) in best.items()},
         }
     return result
+
+
+def precision(networks: Iterable[str], sizes: list[tuple[int, int]], rounds: int, pixels: np.ndarray) -> dict[str, Any]:
+    """Each network in both precisions and both loops, on one core."""
+    matrix = torch.rand(2048, 2048)
+    result: dict[str, Any] = {
+        "gflops_of_a_product": {
+            str(dtype).removeprefix("torch."): round(2 * 2048**3 / quickest(partial(torch.mm, m, m), 7) / 1e9, 1)
+            for dtype, m in ((dtype, matrix.to(dtype)) for dtype in (torch.float32, torch.bfloat16))
+        }
+    }
+    for name, size in [(network, size) for network in networks for size in SIZES.get(network, sizes)]:
+        try:
+            model = alone(name).to(memory_format=torch.channels_last)
+        except UserError as error:
+            print(f"left out: {error}")
+            continue
+        images, files = resized(pixels, size)
+        work = 3 * flops(model, loop.to_float(images[:BATCH])) / BATCH / 1e9
+        variants: Variants = {}
+        for way, low in (("bfloat16", True), ("float32", False)):
+            variants[f"ours, {way}"] = partial(ours, name, False, images, 1, "", low=low)
+            variants[f"usual, {way}"] = partial(at, size, files, partial(usual, name, False, 0, 1, low=low))
+        rates = in_turn(variants, STEPS["precision"], BATCH, rounds)
+        new, former = rates["ours, bfloat16"]["cpu"], rates["ours, float32"]["cpu"]
+        result[f"{name}, {size[1]} × {size[0]}"] = {
+            "images_per_second": rates,
+            "against_float32": round(new / former, 2),
+            "against_usual": round(new / max(rates[f"usual, {way}"]["cpu"] for way in ("bfloat16", "float32")), 2),
+            "gflop_per_image": round(work, 2),
+            "share_of_product": round(work * new / result["gflops_of_a_product"]["bfloat16"], 2),
+        }
+    return result
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[bytes, ...]]:
+    """The images at (height, width), and as JPEGs."""
+    pictures = [Image.fromarray(image).resize(size[::-1]) for image in pixels[: 4 * BATCH]]
+    streams = [io.BytesIO() for _ in pictures]
+    for picture, stream in zip(pictures, streams, strict=True):
+        picture.save(stream, "JPEG", quality=95)
+    return np.stack([np.asarray(picture) for picture in pictures]), tuple(stream.getvalue() for stream in streams)
+
+
+def at(size: tuple[int, int], files: tuple[bytes, ...], run: Callable[[Clock], None], clock: Clock) -> None:
+    """``run`` for other files than those of the other measurements; this process does nothing else."""
+    Jpegs.files, TRANSFORM.transforms[0] = files, transforms.Resize(size)
+    run(clock)
 
 
 def ablation(pixels: np.ndarray) -> dict[str, Any]:
@@ -360,8 +434,10 @@ def main(*parts: str) -> None:
         "ablation": ablation,
         "inputs": inputs,
         "peak": peak,
+        "precision": partial(precision, NETWORKS, BOTH, ROUNDS),
+        "quick": partial(precision, ("cut", "lite2"), BOTH[:1], 2),
     }
-    for part in parts or tuple(work):
+    for part in parts or tuple(name for name in work if name != "quick"):
         before = os.getloadavg()[0]
         found = work[part](pixels)
         result = read_json(RESULTS) if RESULTS.exists() else {}

@@ -411,6 +411,28 @@ def test_the_weights_of_the_best_or_the_last_epoch_are_returned(
     assert same == [row["kept"] for row in history] == [i == kept for i in range(4)] and not model.training
 
 
+@pytest.mark.parametrize(
+    ("activation", "copied"), [(torch.nn.ReLU6, True), (torch.nn.SiLU, True), (torch.nn.ReLU, False)]
+)
+def test_no_activation_copies_its_input(activation: type[torch.nn.Module], copied: bool) -> None:
+    """Those whose gradient needs the input would, if they overwrote it; the bits are the same."""
+    torch.manual_seed(0)
+    images, outputs, clones = torch.randn(2, 3, 4, 4), [], []
+    for prepared in (False, True):
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), activation(inplace=True))
+        torch.nn.init.eye_(network[0].weight.view(5, 3).detach())
+        torch.nn.init.zeros_(network[0].bias)
+        if prepared:
+            loop.train_mode(network, False)
+        with torch.profiler.profile() as profile:
+            output = network(images)
+        output.square().sum().backward()
+        clones.append(sum(event.count for event in profile.key_averages() if event.key == "aten::clone"))
+        outputs.append([output, *(parameter.grad for parameter in network.parameters())])
+    assert clones == [int(copied), 0]
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
 def test_the_average_follows_the_model_by_hand() -> None:
     model, average = (torch.nn.BatchNorm1d(1) for _ in range(2))
     with torch.no_grad():

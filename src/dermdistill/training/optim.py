@@ -62,9 +62,14 @@ def freeze(model: Classifier, stages: int) -> None:
 
 
 def train_mode(model: nn.Module, freeze_batch_norm: bool) -> None:
-    """Training mode, but for the batch norm that keeps its statistics: all of it, or that of frozen stages."""
+    """Training mode, but for the batch norm that keeps its statistics: all of it, or that of frozen stages.
+
+    ReLU6, SiLU and the like leave their input as it is: in place they would copy it first, as their gradients need it.
+    """
     model.train()
     for module in model.modules():
+        if getattr(module, "inplace", False) and not isinstance(module, nn.ReLU | nn.Dropout):
+            module.inplace = False  # type: ignore[assignment]
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen = any(not parameter.requires_grad for parameter in module.parameters())
             module.train(not (freeze_batch_norm or frozen))
