@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-WARM = 1  # steps before those timed: memory is warm, workers have begun
+WARM = 3  # steps before those timed: memory is warm (its pages are faulted in over several), workers have begun
 
 
 class Clock:

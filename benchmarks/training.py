@@ -435,7 +435,7 @@ def main(*parts: str) -> None:
         "inputs": inputs,
         "peak": peak,
         "precision": partial(precision, NETWORKS, BOTH, ROUNDS),
-        "quick": partial(precision, ("cut", "lite2"), BOTH[:1], 2),
+        "quick": partial(precision, ("cut", "lite2"), BOTH[:1], 1),
     }
     for part in parts or tuple(name for name in work if name != "quick"):
         before = os.getloadavg()[0]
