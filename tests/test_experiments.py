@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
 import networkx as nx
@@ -19,7 +20,7 @@ import yaml
 from dvc.repo import Repo
 from helpers import REPOSITORY, change_params, cloned, dvc, environment, git, this_python_first
 
-from dermdistill import presets
+from dermdistill import params, presets
 from dermdistill.core.files import sha256
 from dermdistill.errors import UserError
 
@@ -235,6 +236,13 @@ def test_a_preset_becomes_an_experiment_in_a_copy(clone: Path) -> None:
 def test_presets_fit_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert presets.read("laptop") == {}
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    for path in (REPOSITORY / "presets").glob("*.yaml"):
+        preset = presets.read(path.stem)
+        params.check(presets.merged(content, preset), path)
+        for flag in presets.flags(preset)[1::2]:  # DVC sets what exists
+            *blocks, last = flag.partition("=")[0].split(".")
+            assert last in reduce(dict.__getitem__, blocks, content), flag
     assert presets.flags({"a": {"b": [1, "x"], "c": None}}) == ["-S", 'a.b=[1, "x"]', "-S", "a.c=null"]
     with pytest.raises(UserError, match=r"no preset 'dmeo'.*demo, laptop"):
         presets.read("dmeo")
