@@ -1,4 +1,4 @@
-"""What the blocks of ``params.yaml`` are made of, and those of distillation and of what follows training."""
+"""What the blocks of ``params.yaml`` are made of: all but those of a training, which stand in ``params``."""
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -27,6 +27,46 @@ Names = Annotated[list[Name], *Listed]
 
 class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Run(Block):
+    teachers: Names
+    students: Names
+    seeds: Annotated[list[Seed], *Listed]
+    baselines: Annotated[list[Literal["logistic", "forest", "boosting", "svm"]], *Listed]
+
+
+class Data(Block):
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    other: Annotated[list[Name], AfterValidator(each_once)]
+
+
+class Audit(Block):
+    votes: Count
+    hash_distance: Annotated[int, Field(ge=0, le=12)]  # more bits make bands that nearly everything shares
+    inliers: Annotated[int, Field(ge=4)]
+    correlation: Annotated[float, Field(ge=0, le=1)]
+    confirmed_by: Annotated[list[Literal["geometry", "pixels", "eye", "published"]], *Listed]
+
+    def thresholds(self) -> dict[str, Any]:
+        """All but what confirms a pair."""
+        return self.model_dump(exclude={"confirmed_by"})
+
+
+class Split(Block):
+    seed: Seed
+    val: Annotated[float, Field(gt=0, lt=1)]
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def leaves_something_to_train_on(self) -> "Split":
+        if self.val + self.holdout >= 1:
+            raise ValueError("val and holdout together must stay below 1")
+        if self.folds == 1:
+            raise ValueError("folds must be 0 (none) or at least 2")
+        return self
 
 
 class Plain(Block):
@@ -199,3 +239,40 @@ class Explain(Block):
     images: Count
     misses: Count
     neighbours: Count
+
+
+class Predict(Block):
+    flips: bool
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a teacher for one image (``distillation.ensemble.MIRRORED``)."""
+        return 4 if self.flips else 1
+
+
+class Penalised(Block):
+    c: Positive
+
+
+class Forest(Block):
+    trees: Count
+    min_leaf: Count
+
+
+class Boosting(Block):
+    rounds: Count
+    lr: Positive
+
+
+class Classical(Block):
+    logistic: Penalised
+    forest: Forest
+    boosting: Boosting
+    svm: Penalised
+
+
+class Baselines(Block):
+    features: Literal["full", "quick"]
+    train_images: Count | None
+    seed: Seed
+    models: Classical

@@ -20,9 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from dermdistill.blocks import Baselines
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import Split
-from dermdistill.params import Baselines
 
 Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS = "balanced"
