@@ -290,7 +290,7 @@ def precision(networks: Iterable[str], sizes: list[tuple[int, int]], rounds: int
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The images at (height, width), and as JPEGs."""
-    pictures = [Image.fromarray(image).resize(size[::-1]) for image in pixels[: 4 * BATCH]]
+    pictures = [Image.fromarray(image).resize(size[::-1]) for image in pixels]
     streams = [io.BytesIO() for _ in pictures]
     for picture, stream in zip(pictures, streams, strict=True):
         picture.save(stream, "JPEG", quality=95)
