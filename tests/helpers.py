@@ -101,6 +101,25 @@ def dvc(folder: Path, *command: str, tracking: str = "off", python: Path | None 
     return said
 
 
+def stop_after_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a training of the teacher ``small`` that stopped once it was written, like one killed there."""
+    from dermdistill.training import checkpoint  # not at the top: most tests need no PyTorch
+    from stages import train_teacher
+
+    write = checkpoint.write
+
+    def write_and_stop(path: Path, state: dict[str, object]) -> None:
+        write(path, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_teacher.main("small")
+    [path] = Path("runtime/checkpoints").iterdir()
+    return path
+
+
 def git(folder: Path, *command: str) -> str:
     return subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import RunStage, change_params, environment
+from helpers import RunStage, change_params, environment, stop_after_first_checkpoint
 
 from dermdistill import params
 from dermdistill.core.classes import CLASSES
@@ -52,18 +52,7 @@ def student(seed: str = "0") -> bytes:
 @pytest.fixture
 def stopped(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training stopped after its first epoch's checkpoint was written, like one that was killed there."""
-    write = checkpoint.write
-
-    def write_and_stop(path: Path, state: dict[str, object]) -> None:
-        write(path, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_teacher.main("small")
-    [path] = CHECKPOINTS.iterdir()
-    return path
+    return stop_after_first_checkpoint(monkeypatch)
 
 
 # --- the same bits ----------------------------------------------------------------------------------------------

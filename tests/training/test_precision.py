@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import change_params
+from helpers import change_params, stop_after_first_checkpoint
 
 from dermdistill import params
 from dermdistill.errors import UserError
 from dermdistill.params import Devices, Train
-from dermdistill.training import checkpoint, precision
+from dermdistill.training import precision
 from stages import train_teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -77,21 +77,6 @@ def test_a_gpu_is_asked_itself(has: Has, monkeypatch: pytest.MonkeyPatch, native
 def trained() -> bytes:
     train_teacher.main("small")
     return (TEACHER / "model.safetensors").read_bytes()
-
-
-def stop_after_first_checkpoint(monkeypatch: pytest.MonkeyPatch) -> Path:
-    write = checkpoint.write
-
-    def write_and_stop(path: Path, state: dict[str, object]) -> None:
-        write(path, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_teacher.main("small")
-    [path] = CHECKPOINTS.iterdir()
-    return path
 
 
 @pytest.mark.parametrize("frozen", [False, True])  # folded into convolutions from the second step of an epoch on
