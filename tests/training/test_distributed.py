@@ -21,7 +21,8 @@ from stages import train_teacher
 
 TEACHER = Path("models/teachers/teacher_small")
 HISTORY = Path("models/teachers/teacher_small/history.csv")
-SAME = 1e-5  # float32 sums in another order: largest difference of a weight, over ten steps
+# Largest difference of a weight over ten steps: rounding gives 1.6e-5 with AVX-512, a batch shared wrongly 9e-3.
+SAME = 3e-5
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 
