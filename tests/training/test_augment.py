@@ -245,7 +245,7 @@ def test_blur_widens_a_point_by_sigma_and_keeps_its_mass() -> None:
 
 
 def test_blur_wider_than_the_image_is_a_sentence(images: Tensor) -> None:
-    with pytest.raises(UserError, match=r"train\.augment\.blur is too much for images 24 high; lower it"):
+    with pytest.raises(UserError, match=r"train\.augment\.blur 40\.0 is too much for images 24 high; lower it"):
         augment(images, ROWS, only(blur=40.0), 0, 0)
 
 

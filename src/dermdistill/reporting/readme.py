@@ -39,7 +39,7 @@ from dermdistill.reporting.render import (
     table,
 )
 from dermdistill.reporting.results import Results
-from dermdistill.reporting.tables import tables
+from dermdistill.reporting.tables import others_table, tables
 
 FOLDER = "docs/tables"
 DOCUMENTS = {
@@ -129,20 +129,6 @@ def auc_cell(models: Metrics, compared: Metrics, model: str, family: str) -> Cel
         return cell(models[model], "melanoma.roc_auc")
     mean = compared["families"][family]["melanoma.roc_auc"]
     return estimate(mean["mean"], (mean["low"], mean["high"]))
-
-
-def others_table(results: Results) -> Table:
-    """One row per model, columns by part of another source."""
-    rows = [
-        {"model": model} | {part: other.models[model] for part, other in results.others.items()}
-        for model in results.val
-    ]
-    columns = {}
-    for part in results.others:
-        columns[f"melanoma AUC, {parts.label(part)} [95 %]"] = f"{part}.melanoma.roc_auc ±"
-        point = f"{part}.operating_points.sensitivity"
-        columns[f"sensitivity / specificity, {parts.label(part)}"] = f"{point}.sensitivity / {point}.specificity"
-    return table("others", rows, columns, strong=results.settings.shipped, sources=results.settings.data.other)
 
 
 def readme_table(results: Results) -> Table:

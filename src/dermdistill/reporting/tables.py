@@ -88,6 +88,20 @@ def other_tables(results: Results) -> dict[str, Table]:
     return made
 
 
+def others_table(results: Results) -> Table:
+    """One row per model, columns by part of another source."""
+    rows = [
+        {"model": model} | {part: other.models[model] for part, other in results.others.items()}
+        for model in results.val
+    ]
+    columns = {}
+    for part in results.others:
+        columns[f"melanoma AUC, {parts.label(part)} [95 %]"] = f"{part}.melanoma.roc_auc ±"
+        point = f"{part}.operating_points.sensitivity"
+        columns[f"sensitivity / specificity, {parts.label(part)}"] = f"{point}.sensitivity / {point}.specificity"
+    return table("others", rows, columns, strong=results.settings.shipped, sources=results.settings.data.other)
+
+
 def seeds_table(compared: Metrics) -> Table:
     """Mean ± standard deviation over seeds, and the interval over lesions and seeds; no row with one seed."""
     members = families(list(compared["fidelity"]))

@@ -117,11 +117,11 @@ def _hair(images: Tensor, draws: Tensor) -> Tensor:
 
 def _blur(images: Tensor, draws: Tensor, largest: float) -> Tensor:
     """Gaussian, σ uniform from 0 to ``largest`` hundredths of the height."""
-    largest = largest * images.shape[-2] / 100
-    radius = math.ceil(3 * largest)
+    widest = largest * images.shape[-2] / 100  # pixels
+    radius = math.ceil(3 * widest)
     if radius >= min(images.shape[-2:]):
-        raise UserError(f"train.augment.blur is too much for images {min(images.shape[-2:])} high; lower it")
-    sigma = ((draws + 1) / 2 * largest).clamp_min(1e-3)
+        raise UserError(f"train.augment.blur {largest} is too much for images {min(images.shape[-2:])} high; lower it")
+    sigma = ((draws + 1) / 2 * widest).clamp_min(1e-3)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=draws.device) / sigma[:, None]) ** 2)
     kernel /= kernel.sum(1, keepdim=True)
     for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
