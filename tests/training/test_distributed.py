@@ -33,6 +33,46 @@ FABRIC = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator=c
 FABRIC += [str(REPOSITORY / "stages/train_teacher.py"), "small"]
 
 
+CARRIED = ("torch", "timm", "numpy", "pandas", "scikit-learn", "safetensors", "pydantic", "lightning-fabric")
+ELSEWHERE = """
+import re, sys
+from importlib import metadata
+from importlib.machinery import PathFinder
+
+def closure(names):
+    found, left = set(), list(names)
+    while left:
+        name = re.sub("[-_.]+", "-", left.pop().lower())
+        if name not in found and not found.add(name):
+            try:
+                requires = metadata.requires(name) or []
+            except metadata.PackageNotFoundError:  # of another platform
+                continue
+            left += [re.match("[A-Za-z0-9_.-]+", text)[0] for text in requires if "extra ==" not in text]
+    return found
+
+brought = closure({carried})
+of = metadata.packages_distributions()
+
+class Brought(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        owners = {{re.sub("[-_.]+", "-", one.lower()) for one in of.get(name.partition(".")[0], [])}}
+        hidden = owners and not owners & (brought | {{"dermdistill"}})
+        return None if hidden else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Brought
+for absent in ("mlflow", "dvc", "onnx", "onnxruntime", "matplotlib"):
+    try:
+        __import__(absent)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f"{{absent}} is here")
+from stages import control, distill, teacher_targets, train_teacher  # noqa: F401  (they import no more)
+train_teacher.main("small")
+"""
+
+
 def launch(command: list[str] = TORCHRUN) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -68,6 +108,22 @@ def test_two_processes_end_with_the_weights_of_one(project: Path, mixup: float) 
     assert np.allclose(history, other, atol=1e-4)
     assert output.count("melanoma AUC on val") == 2  # epochs; the second process is silent
     assert not list(Path("runtime/checkpoints").iterdir())
+
+
+def test_a_machine_with_eight_packages_trains_the_same_bits(project: Path) -> None:
+    """Those that docs/devices.md names and what they require; DVC, MLflow, ONNX and the rest of ours are absent."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE.format(carried=CARRIED)],
+        env=environment() | {"DERMDISTILL_TRACKING": "off"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    weights, history = result()
+    train_teacher.main("small")
+    again, repeated = result()
+    assert largest_difference(weights, again) == 0 and history.equals(repeated)
 
 
 @pytest.mark.slow
