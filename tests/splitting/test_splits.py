@@ -24,6 +24,7 @@ from dermdistill.splitting.splits import (
     duplicate_groups,
     folds,
     lesions_by_diagnosis,
+    require_both_sides,
 )
 from stages import metadata as metadata_stage
 from stages import split
@@ -226,6 +227,22 @@ def test_somebodys_own_split_is_by_lesion_or_by_image() -> None:
     ):
         with pytest.raises(ValueError, match=says):
             custom_assignment(faulty, table)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (["train", "train", "train", "train", "holdout", "holdout"], "puts no image into val"),
+        (["train", "train", "val", "holdout", "holdout", "holdout"], "puts no melanoma into val"),
+        (["val", "train", "val", "val", "holdout", "holdout"], "puts nothing but melanoma into train"),
+    ],
+)
+def test_a_split_that_nobody_can_judge_is_refused(parts: list[str], says: str) -> None:
+    table = table_of([("nv", 1), ("mel", 2), ("df", 1), ("mel", 1), ("bkl", 1), ("mel", 1)])
+    lesions = {f"L{number}": part for number, part in enumerate(parts)}
+    require_both_sides(dict(zip(lesions, ["train", "train", "val", "val", "holdout", "holdout"], strict=True)), table)
+    with pytest.raises(ValueError, match=says):
+        require_both_sides(lesions, table)
 
 
 def test_the_audit_names_duplicates_in_several_parts() -> None:

@@ -106,6 +106,28 @@ def read_labels(path: str | Path, other: str = truth.REFUSE) -> pd.DataFrame:
     return from_tables([(file, tables.parse(file))], f"labels {path}", {}, mapping).table
 
 
+def read_split(path: str | Path, data: pd.DataFrame) -> pd.DataFrame:
+    """Somebody's own split: ``part``, and ``image_id`` as ``data`` (image_id, lesion_id) writes it, or ``lesion_id``.
+
+    Raises:
+        UserError: there is no such table, or it lacks a column; ``columns.yaml`` beside it may name others.
+    """
+    mapping = read_mapping(Path(path).parent)
+    table = tables.read(path)
+    rows = renamed(table, mapping).map(vocabulary.filled)
+    key = next((name for name in ("image_id", "lesion_id") if name in rows), "")
+    if "part" not in rows or not key:
+        raise UserError(
+            f"{path} needs the columns part and lesion_id or image_id, and has {', '.join(map(str, table))}; name them "
+            f"in {MAPPING} beside it, such as `columns: {{part: Subset}}`"
+        )
+    ours = {name.casefold(): name for name in data[key]}
+    ids = rows[key].map(image_id) if key == "image_id" else rows[key]
+    return pd.DataFrame(
+        {key: ids.map(lambda name: ours.get(name.casefold(), name)), "part": rows["part"].map(vocabulary.part)}
+    )
+
+
 def unify(table: pd.DataFrame, beside: list[Table], source: str, mapping: dict[str, Any]) -> tuple[pd.DataFrame, bool]:
     """``table`` with the COLUMNS of HAM10000, ``patient_id`` if it has some, and ``may_be``.
 

@@ -45,7 +45,7 @@ def says(table: pd.DataFrame, mapping: dict[str, Any]) -> list[Says]:
         found.append((f"{levels[0]} …", pd.Series([meaning(":".join(row)) for row in filled], index=table.index), word))
     binary = [theirs.get("melanoma"), *(n for n in names if names[n] in vocabulary.MELANOMA_OR_NOT and n not in marks)]
     found += [_yes_or_no(table, name, frozenset(("mel",)), NO_MELANOMA) for name in dict.fromkeys(binary) if name]
-    return found + _malignant(table, names)
+    return found + _malignant(table, {name: plain for name, plain in names.items() if name not in binary})
 
 
 def mark_columns(table: pd.DataFrame) -> dict[str, frozenset[str]]:
@@ -103,7 +103,7 @@ def combine(image_id: pd.Series, said: list[Says], source: str) -> pd.DataFrame:
         word = word.where(word != "", other)
     single = both.map(lambda meaning: next(iter(meaning)) if len(meaning) == 1 else OTHER)
     dx = single.where(single.isin(CLASSES), word)
-    rest = both.map(lambda meaning: meaning == NO_MELANOMA).astype(bool)
+    rest = both.isin((NO_MELANOMA, BENIGN))
     if rest.any() and (rest | (dx == "mel")).all():
         dx = dx.where(dx == "mel", REST)
     return pd.DataFrame({"dx": dx, "may_be": both})

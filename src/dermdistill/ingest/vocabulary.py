@@ -39,7 +39,7 @@ SITE_LEVEL = re.compile(r"anatom_site_[1-5]")
 
 SITES = {"abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity", "neck",
          "scalp", "trunk", "upper extremity"}  # fmt: skip  # of HAM10000
-SEXES = {"m": "male", "f": "female", "": "unknown"}
+SEXES = {"m": "male", "f": "female"}
 CONFIRMATIONS = {  # the challenge's kinds of ground truth, PAD-UFES-20's "biopsed" → HAM10000's dx_type
     "histopathology": "histo", "true": "histo", "false": "",
     "serial imaging showing no change": "follow_up",
