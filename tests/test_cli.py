@@ -323,7 +323,7 @@ def test_patient_metadata_and_lesions_beside_one_hot_labels_are_read(labelled: P
             "1 rows outside our seven diagnoses: 1 × 'none or several'",
         ),
         ([("image_id", "dx"), ("a", "nv"), ("a", "nv")], "a more than once"),
-        ([("name", "dx"), ("a", "nv")], "has no table with an image id and a diagnosis"),
+        ([("title", "dx"), ("a", "nv")], "has no table with an image id and a diagnosis"),
         ([("image_id", "dx")], "no rows"),
     ],
 )

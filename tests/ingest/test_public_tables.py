@@ -134,6 +134,14 @@ def test_the_archive_of_yesterday(labels: Labels) -> None:
     assert table["dx_type"].tolist() == ["consensus", "histo", "histo"] and np.isnan(table["age"].iloc[2])
 
 
+def test_the_archives_older_files_call_the_image_name(labels: Labels) -> None:
+    table = labels("name,age_approx,anatom_site_general,benign_malignant,diagnosis,sex", "ISIC_1,30,,benign,nevus,male")
+    assert table["dx"].to_dict() == {"ISIC_1": "nv"} and table["sex"].tolist() == ["male"]
+    nested = "isic_id,metadata.clinical.sex,metadata.clinical.diagnosis_1,metadata.clinical.diagnosis_3"
+    table = labels(nested, "ISIC_1,female,Benign,Solar lentigo")
+    assert table["dx"].to_dict() == {"ISIC_1": "bkl"} and table["sex"].tolist() == ["female"]
+
+
 def test_isic_2018_with_the_columns_of_its_scoring(labels: Labels) -> None:
     table = labels(
         f"{ONE_HOT_2018},score_weight,validation_weight",
@@ -428,6 +436,12 @@ def test_numbers_for_diagnoses_need_columns_yaml(labels: Labels, tmp_path: Path)
     rows = "image_id,label", "a,0", "b,4"
     with pytest.raises(UserError, match=r"2 rows outside our seven diagnoses: 1 × '0', 1 × '4' .*columns\.yaml"):
         labels(*rows)
+    (tmp_path / "columns.yaml").write_text("columns: {dx: labels}")
+    with pytest.raises(UserError, match=r"columns\.yaml names the column\(s\) labels, which labels .* lacks"):
+        labels(*rows)
+    (tmp_path / "columns.yaml").write_text("columns: {melanoma: mole}")
+    with pytest.raises(UserError, match=r"columns\.yaml names the column\(s\) mole, which the table lacks"):
+        labels(*rows)
     (tmp_path / "columns.yaml").write_text("dx: {0: nv, 4: mel}")
     assert labels(*rows)["dx"].tolist() == ["nv", "mel"]
 
@@ -469,6 +483,12 @@ def test_a_split_is_read_as_its_publishers_write_it(tmp_path: Path) -> None:
         read("image_id,Teil\nISIC_1,train\n")
     (tmp_path / "columns.yaml").write_text("columns: {part: Teil}")
     assert read("image_id,Teil\nISIC_1,train\n") == [["ISIC_1", "train"]]
+
+
+def test_a_workbook_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "PH2_dataset.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"PH2_dataset\.xlsx is no table that can be read here; save it as CSV"):
+        open_raw(tmp_path)
 
 
 def test_no_such_table(tmp_path: Path) -> None:

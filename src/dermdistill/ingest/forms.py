@@ -31,6 +31,7 @@ from dermdistill.ingest.vocabulary import COLUMNS, CONFIRMATIONS, SEXES, SYNONYM
 
 Table = tuple[File, pd.DataFrame]  # a file and its content
 
+UNREAD = (".xlsx", ".xls", ".ods", ".parquet", ".json", ".jsonl")  # other ways to keep a table
 HAM, MAPPING = "HAM10000_metadata", "columns.yaml"
 ABSENT = (
     "{folder} holds no HAM10000: run `make data SOURCE=DIR` to bring in a local copy, `make data` to download the "
@@ -62,7 +63,11 @@ def detect(folder: str | Path) -> Dataset:
     arrays = [file for file in files if file.name.lower().endswith(".npz")]
     if arrays:
         return _dermamnist(_only(arrays, "data sets", folder))
-    return from_tables(_tables(files), str(folder), images_among(files), read_mapping(folder))
+    found = _tables(files)
+    unread = [file.where for file in files if file.name.lower().endswith(UNREAD)]
+    if unread and not found:
+        raise UserError(f"{unread[0]} is no table that can be read here; save it as CSV in UTF-8 beside it")
+    return from_tables(found, str(folder), images_among(files), read_mapping(folder))
 
 
 def from_tables(found: list[Table], where: str, images: dict[str, Reader], mapping: dict[str, Any]) -> Dataset:
@@ -75,10 +80,9 @@ def from_tables(found: list[Table], where: str, images: dict[str, Reader], mappi
     labelled = [pair for pair in found if _is_labelled(pair[1], mapping)]
     one_hot = [pair for pair in labelled if truth.mark_columns(pair[1])]
     if not (ham or labelled):
-        raise UserError(_no_form(found, where))
+        raise UserError(_no_form(found, where, mapping))
     table, source = _one(ham or one_hot or labelled, where)
-    there = {*renamed(table, mapping), *(["dx"] if truth.says(table, mapping) else [])}
-    if ham and (absent := [name for name in COLUMNS if name not in there]):
+    if ham and (absent := [name for name in COLUMNS if name not in recognised(table, mapping)]):
         raise UserError(f"{source} lacks the column(s) {', '.join(absent)}; it has {', '.join(table.columns)}")
     beside = [pair for pair in found if not ham and not any(pair is one for one in labelled)]
     form = "HAM10000" if ham else "challenge" if one_hot else "mapped"
@@ -161,7 +165,7 @@ def renamed(table: pd.DataFrame, mapping: dict[str, Any]) -> pd.DataFrame:
     result = pd.DataFrame({ours: table[name] for ours, name in theirs.items() if name is not None}, table.index)
     levels = sorted(str(name) for name in table if vocabulary.SITE_LEVEL.fullmatch(vocabulary.column(name)))
     if levels and "localization" not in result:
-        result["localization"] = [truth.site(row) for row in table[levels].to_numpy().tolist()]
+        result["localization"] = [truth.site(tuple(row)) for row in table[levels].to_numpy()]
     return result
 
 
@@ -196,8 +200,13 @@ def _join(table: pd.DataFrame, file: File, other: pd.DataFrame, source: str) -> 
 
 
 def _is_labelled(table: pd.DataFrame, mapping: dict[str, Any]) -> bool:
-    """Whether the table has image ids, and a column that says something of the diagnosis."""
-    return "image_id" in renamed(table, mapping) and bool(truth.says(table, mapping))
+    return {"image_id", "dx"} <= recognised(table, mapping)
+
+
+def recognised(table: pd.DataFrame, mapping: dict[str, Any]) -> set[str]:
+    """The columns of HAM10000 that the table has under some name; ``dx`` if any column tells of the diagnosis."""
+    head = table.head(0)
+    return {*renamed(head, mapping), *(["dx"] if truth.says(head, mapping) else [])}
 
 
 def _tables(files: list[File]) -> list[Table]:
@@ -219,10 +228,13 @@ def _only(files: list[File], what: str, where: object) -> File:
     return files[0]
 
 
-def _no_form(found: list[Table], where: str) -> str:
+def _no_form(found: list[Table], where: str, mapping: dict[str, Any]) -> str:
     """The message that the tables fit no form."""
     if not found:
         return ABSENT.format(folder=where)
+    theirs = mapping.get("columns", {}).values()
+    if absent := [name for name in theirs if not any(name in table for _, table in found)]:
+        return f"{MAPPING} names the column(s) {', '.join(absent)}, which {where} lacks; correct it"
     columns = "; ".join(f"{file.where}: {', '.join(map(str, table.columns))}" for file, table in found[:3])
     return (
         f"{where} has no table with an image id and a diagnosis ({columns}); name its columns in {MAPPING}, "

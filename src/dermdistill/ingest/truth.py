@@ -7,6 +7,7 @@ melanoma or not (``melanoma``, ``target``) each say what an image may show; toge
 
 import re
 import sys
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -44,7 +45,9 @@ def says(table: pd.DataFrame, mapping: dict[str, Any]) -> list[Says]:
         word = pd.Series([row[-1].strip() if row else "" for row in filled], index=table.index)
         found.append((f"{levels[0]} …", pd.Series([meaning(":".join(row)) for row in filled], index=table.index), word))
     binary = [theirs.get("melanoma"), *(n for n in names if names[n] in vocabulary.MELANOMA_OR_NOT and n not in marks)]
-    found += [_yes_or_no(table, name, frozenset(("mel",)), NO_MELANOMA) for name in dict.fromkeys(binary) if name]
+    found += [
+        _yes_or_no(table, name, frozenset(("mel",)), NO_MELANOMA) for name in dict.fromkeys(binary) if name in table
+    ]
     return found + _malignant(table, {name: plain for name, plain in names.items() if name not in binary})
 
 
@@ -139,7 +142,8 @@ def counts(words: pd.Series, most: int = 10) -> str:
     return ", ".join(named[:most]) + (f" and {len(named) - most} more" if len(named) > most else "")
 
 
-def site(levels: list[str]) -> str:
+@cache
+def site(levels: tuple[str, ...]) -> str:
     """The deepest of the archive's levels of a body site that HAM10000 has a word for, otherwise the first."""
     named = [re.sub(" +", " ", level.strip().lower()) for level in levels if vocabulary.filled(level)]
     return next((one for one in reversed(named) if one in vocabulary.SITES), named[0] if named else "")

@@ -11,6 +11,7 @@ keratoses, vasc angiomas, angiokeratomas, pyogenic granulomas and hemorrhages.
 """
 
 import re
+from functools import cache
 
 from dermdistill.core.classes import CLASSES, NAMES
 
@@ -21,7 +22,7 @@ BLANKS = {"", "-", "?", "na", "n/a", "nan", "<na>", "none", "null", "nil", "unkn
 # Names that public collections use, in lower case, anything but letters and digits as "_"; the first that is there.
 SYNONYMS = {
     "image_id": ("image_id", "image", "isic_id", "img_id", "image_name", "filename", "file_name", "file", "image_path",
-                 "derm"),
+                 "derm", "name"),
     "lesion_id": ("lesion_id", "lesion"),
     "patient_id": ("patient_id", "patient"),
     "dx_type": ("dx_type", "diagnosis_confirm_type", "confirmation", "biopsed"),
@@ -111,6 +112,7 @@ BRANCHES = (  # how the names of whole branches begin, none of which is of our s
 )  # fmt: skip
 
 
+@cache
 def may_be(word: str) -> frozenset[str]:
     """What a word of a diagnosis may be, of CLASSES and OTHER; ANYTHING for a word that is not known, or none.
 
@@ -132,8 +134,12 @@ def may_be(word: str) -> frozenset[str]:
 
 
 def column(name: object) -> str:
-    """A column's name as :data:`SYNONYMS` spells it; the second of two equal names, ``dx.1`` for pandas, is ``dx``."""
-    return re.sub(r"[\W_]+", "_", re.sub(r"\.\d+$", "", str(name).strip().lower()))
+    """A column's name as :data:`SYNONYMS` spells it.
+
+    The second of two equal names, ``dx.1`` for pandas, is ``dx``; the archive's ``metadata.clinical.sex`` is ``sex``.
+    """
+    plain = re.sub(r"[\W_]+", "_", re.sub(r"\.\d+$", "", str(name).strip().lower()))
+    return re.sub("^meta(data)?_(clinical|acquisition)_", "", plain)
 
 
 def filled(value: str) -> str:
