@@ -17,7 +17,7 @@ LAYERS = (  # a package or module imports none of a later layer; within a layer 
     {"baselines", "ingest", "metrics", "phantom", "splitting", "training"},
     {"deployment", "distillation", "evaluation", "explain"},
     {"predictor", "quantization", "reporting"},
-    {"ablation", "demo", "external", "local_threshold", "summary", "weights"},
+    {"ablation", "binary_truth", "demo", "external", "local_threshold", "summary", "weights"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -178,6 +178,45 @@ def test_unknown_lesions_are_not_one_lesion(tmp_path: Path) -> None:
     assert external_set.read_labels(tmp_path / "some.csv")["lesion_id"].nunique() == 7
 
 
+def test_melanoma_or_not_is_judged_as_such_and_no_more(model: Path, labelled: Path, tmp_path: Path) -> None:
+    """From a truth of melanoma or not, and from seven diagnoses and one outside of them."""
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    write(tmp_path / "or_not.csv", [("image_id", "melanoma"), *((name, int(dx == "mel")) for name, dx in rows)])
+    outside = [(name, "scc" if dx == "df" else dx) for name, dx in rows]
+    write(tmp_path / "outside.csv", [("image_id", "dx"), *outside])
+    full = evaluate(model, labelled / "images", labelled / "ham.csv", tmp_path / "full")[1]
+    text, result = evaluate(model, labelled / "images", tmp_path / "or_not.csv", tmp_path / "or_not")
+    call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", tmp_path / "outside.csv"]
+    cli.main([*map(str, call), "--other", "rest", "--robustness", "8", "--output", str(tmp_path / "rest")])
+    rest = json.loads((tmp_path / "rest/metrics.json").read_text())
+    assert set(rest["robustness"]["mean_drop"]) == {"roc_auc"} and "macro_f1" not in str(rest.pop("robustness"))
+    assert result == rest and result["truth"] == "melanoma or not"
+    assert not {"diagnosis", "selective"} & set(result) and "histology" not in str(result)
+    for section in ("n", "operating_points", "net_benefit"):
+        assert result[section] == full[section]
+    assert result["melanoma"] == {key: value for key, value in full["melanoma"].items() if key != "histology"}
+    assert result["intervals"]["melanoma.roc_auc"] == full["intervals"]["melanoma.roc_auc"]
+    assert not [name for name in result["intervals"] if name.startswith("diagnosis")]
+    assert {row["dx"] for row in csv.DictReader(text.decode().splitlines())} == {"mel", "rest"}
+    assert not (tmp_path / "or_not/confusion.csv").exists() and (tmp_path / "or_not/curves/roc.csv").exists()
+
+
+def test_rows_outside_our_seven_are_dropped_on_request(
+    model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (labelled / "ham.csv").open() as stream:
+        head, *rows = csv.reader(stream)
+    write(tmp_path / "some.csv", [tuple(head), *((name, "scc" if dx == "df" else dx) for name, dx in rows)])
+    write(tmp_path / "kept.csv", [tuple(head), *((name, dx) for name, dx in rows if dx != "df")])
+    call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", tmp_path / "some.csv"]
+    assert "has 5 rows outside our seven diagnoses: 5 × 'scc'" in refusal(*call)
+    cli.main([*map(str, call), "--other", "drop", "--output", str(tmp_path / "out")])
+    assert "some.csv are left out: 5 × 'scc'" in capsys.readouterr().err
+    wanted = evaluate(model, labelled / "images", tmp_path / "kept.csv", tmp_path / "wanted")
+    assert (tmp_path / "out/predictions.csv").read_bytes() == wanted[0]
+
+
 def test_images_that_were_trained_on_are_refused_dropped_or_kept(
     model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], trained_on: np.ndarray
 ) -> None:
@@ -275,10 +314,16 @@ def test_patient_metadata_and_lesions_beside_one_hot_labels_are_read(labelled: P
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("image_id", "dx"), ("a", "melanosis"), ("b", "wart")], "unknown dx 'melanosis', 'wart' (known: nv, mel"),
-        ([("image", *map(str.upper, CLASSES)), ("a", 1, 1, 0, 0, 0, 0, 0)], "unknown dx 'none or several'"),
+        (
+            [("image_id", "dx"), ("a", "melanosis"), ("b", "wart")],
+            "2 rows outside our seven diagnoses: 1 × 'melanosis', 1 × 'wart' (say in",
+        ),
+        (
+            [("image", *map(str.upper, CLASSES)), ("a", 1, 1, 0, 0, 0, 0, 0)],
+            "1 rows outside our seven diagnoses: 1 × 'none or several'",
+        ),
         ([("image_id", "dx"), ("a", "nv"), ("a", "nv")], "a more than once"),
-        ([("name", "dx"), ("a", "nv")], "has no table with an image id and a diagnosis"),
+        ([("title", "dx"), ("a", "nv")], "has no table with an image id and a diagnosis"),
         ([("image_id", "dx")], "no rows"),
     ],
 )
@@ -295,7 +340,7 @@ def test_bad_images_are_refused(model: Path, labelled: Path, tmp_path: Path, ref
     assert "neither a folder nor" in refusal("evaluate", "--model", model, "--images", labels, "--labels", labels)
     picture(labelled / "images" / "ISIC_0000001.jpg", (1, 2, 3))
     said = refusal("evaluate", "--model", model, "--images", labelled / "images", "--labels", labels)
-    assert "image ISIC_0000001 is there more than once" in said
+    assert "image ISIC_0000001 is there twice with other content" in said and "ISIC_0000001.png" in said
 
 
 def test_phantom_draws_a_data_set(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def evaluate(args: argparse.Namespace) -> None:
         except OSError as error:
             raise UserError(f"cannot write to {args.output} ({error.strerror}); name a folder") from None
     predictions, result = external.evaluate(
-        detector, thresholds, args.images, args.labels, args.shared, args.robustness
+        detector, thresholds, args.images, args.labels, args.shared, args.robustness, args.other
     )
     own = []
     if args.fit_threshold:
@@ -102,21 +102,16 @@ def summary(args: argparse.Namespace) -> None:
 
 
 def split(args: argparse.Namespace) -> None:
-    """Use somebody's own split, frozen: a table of part and lesion_id or image_id."""
-    import pandas as pd
-
+    """Use somebody's own split, frozen: a table of part (or split) and lesion_id or image_id."""
     from dermdistill.core.files import read_table, write_json
+    from dermdistill.ingest import forms
     from dermdistill.splitting import splits
 
-    try:
-        rows = pd.read_csv(args.table, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{args.table} cannot be read ({error}); give a CSV file") from None
     data = read_table("data/prepared/metadata.csv")
-    if "part" not in rows or not {"lesion_id", "image_id"} & set(rows):
-        raise UserError(f"{args.table} needs the columns part and lesion_id or image_id")
+    rows = forms.read_split(args.table, data)
     try:
         lesions = splits.custom_assignment(rows, data)
+        splits.require_both_sides(lesions, data)
     except ValueError as error:
         raise UserError(f"{args.table} {error}; correct it") from None
     write_json("data/splits/assignment.json", {"settings": {}, "frozen": True, "lesions": lesions})
@@ -199,6 +194,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", type=Path, required=True, help="a deployed .onnx file")
     command.add_argument("--images", type=Path, required=True, help="folder or zip of images, any size")
     command.add_argument("--labels", type=Path, required=True, help="table: image_id,dx or image,MEL,NV,…")
+    command.add_argument(
+        "--other",
+        choices=("refuse", "drop", "rest"),
+        default="refuse",
+        help="rows outside our seven diagnoses: leave them out, or judge melanoma against the rest",
+    )
     command.add_argument("--output", type=Path, help="folder for predictions.csv, metrics.json, curves")
     command.add_argument(
         "--shared",
@@ -228,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--other", metavar="NAME", help="of another source, which only judges (data.other)")
     add(summary)
     command = add(split)
-    command.add_argument("table", type=Path, help="CSV: part (train, val, holdout) and lesion_id or image_id")
+    command.add_argument("table", type=Path, help="table: part (train, val, holdout or test) and lesion_id or image_id")
     command = add(weights)
     command.add_argument(
         "name", help="timm's architecture: vit_small_patch14_dinov2, mobilenetv2_100 (docs/weights.md)"

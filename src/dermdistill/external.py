@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dermdistill import binary_truth
 from dermdistill.core.classes import CLASSES
-from dermdistill.core.files import write_json, write_table
+from dermdistill.core.files import atomic, read_table, write_json, write_table
 from dermdistill.deployment.runtime import BATCH, Detector
 from dermdistill.errors import UserError
 from dermdistill.evaluation import corrupted, protocol, robustness
-from dermdistill.ingest import external_set, pixels
+from dermdistill.ingest import external_set, pixels, truth
 from dermdistill.ingest.archives import Reader
+from dermdistill.ingest.vocabulary import REST
 from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.metrics.metrics import rounded
 from dermdistill.splitting import image_hashes, overlap
@@ -31,7 +33,13 @@ SHARED = ("refuse", "drop", "keep")
 
 
 def evaluate(
-    detector: Detector, thresholds: dict[str, float], images: Path, labels: Path, shared: str, corrupt: int
+    detector: Detector,
+    thresholds: dict[str, float],
+    images: Path,
+    labels: Path,
+    shared: str,
+    corrupt: int,
+    other: str = truth.REFUSE,
 ) -> tuple[predictions.Predictions, dict[str, Any]]:
     """Calibrated predictions and the content of a metrics file.
 
@@ -41,11 +49,15 @@ def evaluate(
         labels: table of image ids and diagnoses.
         shared: what to do with images of train or val, which the model was made with: refuse the set, drop or keep.
         corrupt: number of images to corrupt for the section "robustness"; 0 leaves it out.
+        other: what to do with rows outside our seven: refuse, drop or rest, which judges melanoma against the rest.
+            Then, and where the truth is melanoma or not, the result is binary (:mod:`dermdistill.binary_truth`).
 
     Raises:
         UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
     """
-    table = external_set.read_labels(labels)
+    table = external_set.read_labels(labels, other)
+    binary = other == REST or bool((table["dx"] == REST).any())
+    table = table.replace({"dx": {REST: binary_truth.STAND_IN}})
     readers = dict(zip(table["image_id"], external_set.match(table, images, labels), strict=True))
     p, hashes = _run(detector, readers)
     duplicates = _shared(readers, hashes, shared, detector)
@@ -53,22 +65,31 @@ def evaluate(
     left_out, table = len(table) - len(kept), table.iloc[kept]
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
     calibrated = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
-    metadata, rules = table.set_index("image_id"), _rules(detector)
+    metadata, rules = table.set_index("image_id"), None if binary else _rules(detector)
     result = protocol.measure(calibrated, calibrated.probabilities, thresholds, rules, metadata, SETTINGS)
     del result["raw"]  # calibration is inside the file
     result["shared"] = {"asked": shared, "left_out": left_out}
     if corrupt:
         result["robustness"] = _robustness(detector, thresholds, calibrated, readers, corrupt)
-    return calibrated, result
+    return calibrated, binary_truth.only(result) if binary else result
 
 
 def write(folder: Path, calibrated: predictions.Predictions, result: dict[str, Any]) -> None:
-    """Write ``predictions.csv``, ``metrics.json`` and the curves as CSV: what :func:`evaluate` returns."""
+    """Write ``predictions.csv``, ``metrics.json`` and the curves as CSV: what :func:`evaluate` returns.
+
+    Of a binary truth ``dx`` is mel or rest, and curves of seven classes are left out.
+    """
     dx = np.array(CLASSES)[calibrated.labels]
     columns = calibrated.image_id, calibrated.lesion_id, dx, calibrated.probabilities
     predictions.write(folder / "predictions.csv", *columns)
     write_json(folder / "metrics.json", result)
+    if binary := "truth" in result:
+        rows = read_table(folder / "predictions.csv")
+        with atomic(folder / "predictions.csv") as temporary:
+            rows.assign(dx=rows["dx"].where(rows["dx"] == "mel", REST)).to_csv(temporary, index=False)
     for name, table in protocol.tables(calibrated, calibrated.probabilities, SETTINGS).items():
+        if binary and name not in binary_truth.CURVES:
+            continue
         write_table(folder / f"{name}.csv", table)
 
 
@@ -158,6 +179,8 @@ def _robustness(
 def lines(result: dict[str, Any]) -> list[str]:
     """The content of a metrics file as lines of text: name, value, 95 % interval."""
     rows = ["{images} images of {lesions} lesions, {melanoma} melanoma".format(**result["n"])]
+    if "truth" in result:
+        rows.append(f"truth: {result['truth']}, so nothing is said of other diagnoses")
     for group in ("melanoma", "diagnosis", "operating_points", "net_benefit", "selective"):
         for name, value in _flat(group, result.get(group, {})):
             rows.append(_line(name, value, result["intervals"].get(name)))

@@ -169,6 +169,22 @@ def test_quoted_commas_stay_in_their_field(raw: Path, tmp_path: Path) -> None:
     assert (table["localization"] == "back, left").any() and not (table["localization"] == "back").any()
 
 
+@pytest.mark.parametrize("blank", ["", "NA", "nan", "None", "unknown"])
+def test_blank_lesion_ids_are_unknown_ones(raw: Path, blank: str) -> None:
+    with_ids = open_raw(raw)
+    row = with_ids.table["lesion_id"].iloc[0]
+    edit_table(raw, lambda text: text.replace(f"{row},", f"{blank},"))
+    data = open_raw(raw)
+    changed = data.table["lesion_id"] != with_ids.table["lesion_id"]
+    assert with_ids.lesions_known and not data.lesions_known and changed.any()
+    assert (data.table["lesion_id"][changed] == data.table["image_id"][changed]).all()
+
+
+def test_equal_copies_of_images_count_as_one(raw: Path, tmp_path: Path, expected: tuple[bytes, bytes]) -> None:
+    unpack(raw, keep_zips=True)
+    assert outputs(raw, tmp_path / "out") == expected
+
+
 def test_missing_ages_stay_missing(raw: Path, tmp_path: Path) -> None:
     edit_table(raw, lambda text: text.replace(first_age(text), ",,", 1))
     before = (pd.read_csv(raw / TABLE)["age"]).isna().sum()
@@ -246,7 +262,11 @@ def no_column(raw: Path) -> None:
 
 
 def unknown_dx(raw: Path) -> None:
-    edit_table(raw, lambda text: text.replace(",nv,", ",nevus,"))
+    edit_table(raw, lambda text: text.replace(",nv,", ",mole,", 1))
+
+
+def outside_our_seven(raw: Path) -> None:
+    edit_table(raw, lambda text: text.replace(",nv,", ",scc,", 3).replace(",mel,", ",wen,", 1))
 
 
 def listed_twice(raw: Path) -> None:
@@ -256,7 +276,7 @@ def listed_twice(raw: Path) -> None:
 def several_faults(raw: Path) -> None:
     """Every finding is in the one sentence, with counts."""
     edit_table(
-        raw, lambda text: text.replace(",nv,", ",wart,", 2).replace(first_age(text), ",-3,") + ",ISIC_2,mel,histo,,,\n"
+        raw, lambda text: text.replace(",nv,", ",wart,", 2).replace(first_age(text), ",-3,") + "HAM_1,,mel,histo,,,\n"
     )
 
 
@@ -304,7 +324,7 @@ def zip_with_path_of_windows(raw: Path) -> None:
 
 def twice_in_a_zip(raw: Path) -> None:
     with zipfile.ZipFile(raw / PARTS[0], "a") as archive:
-        archive.writestr("again/" + archive.namelist()[0], b"")
+        archive.writestr("again/" + archive.namelist()[0], b"another picture")
 
 
 def encrypted_zip(raw: Path) -> None:
@@ -322,6 +342,8 @@ def encoded(image: Image.Image, form: str) -> bytes:
 
 def two_places(raw: Path) -> None:
     unpack(raw, keep_zips=True)
+    path = next(raw.rglob("*.jpg"))
+    path.write_bytes(path.read_bytes() + b"0")
 
 
 def age_as_text(raw: Path) -> None:
@@ -330,10 +352,6 @@ def age_as_text(raw: Path) -> None:
 
 def age_beyond(raw: Path) -> None:
     edit_table(raw, lambda text: text.replace(first_age(text), ",450,"))
-
-
-def no_lesion(raw: Path) -> None:
-    edit_table(raw, lambda text: text + text.splitlines()[1].partition(",")[2].join((",", "\n")))
 
 
 def no_rows(raw: Path) -> None:
@@ -367,10 +385,11 @@ FAULTS = [
     (no_image, r"image ISIC_\d+ cannot be read \(not an image\); replace the file"),
     (truncated_image, r"image ISIC_\d+ cannot be read \(.+\); replace the file"),
     (no_column, r"HAM10000_metadata\.csv lacks the column\(s\) dx_type; it has lesion_id, .*ground_truth"),
-    (unknown_dx, r"has unknown dx 'nevus' \(known: nv, mel,"),
+    (unknown_dx, r"has 1 rows outside our seven diagnoses: 1 × 'mole' \(say in columns\.yaml .*`other: drop`"),
+    (outside_our_seven, r"4 rows outside our seven diagnoses: 3 × 'scc', 1 × 'wen' .* --other drop, and --other rest"),
     (listed_twice, r"has ISIC_\d+ more than once \(1 repeated"),
     (same_id_in_another_case, r"has isic_\d+ more than once \(1 repeated"),
-    (several_faults, r"1 rows without lesion_id and unknown dx 'wart' .* and ages .* such as '-3'"),
+    (several_faults, r"1 rows without image_id and 2 rows outside .*: 2 × 'wart' .* and ages .* such as '-3'"),
     (bare_text_as_jpeg, r"image ISIC_\d+ cannot be read \(not an image\); replace the file"),
     (one_pixel, r"image ISIC_\d+ is 1 × 1 pixels, which shows nothing; replace the file"),
     (pixel_bomb, r"image ISIC_\d+ has more than 200,000,000 pixels; scale it down"),
@@ -378,15 +397,14 @@ FAULTS = [
     (zip_leads_out, r"part_1\.zip holds '\.\./\.\./outside\.jpg', a path that leads out of the archive"),
     (zip_with_absolute_path, r"part_1\.zip holds '/etc/x\.jpg', a path that leads out of the archive"),
     (zip_with_path_of_windows, r"part_1\.zip holds 'C:.*x\.jpg', a path that leads out of the archive"),
-    (twice_in_a_zip, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*zip:again/"),
+    (twice_in_a_zip, r"image ISIC_\d+ is there twice with other content, data/raw/.*\.jpg and data/raw/.*zip:again/"),
     (encrypted_zip, r"part_1\.zip is encrypted \(ISIC_\d+\.jpg\); unpack it with its password"),
-    (two_places, r"image ISIC_\d+ is there more than once, the second time as data/raw/.*; remove one"),
+    (two_places, r"image ISIC_\d+ is there twice with other content, data/raw/.* and data/raw/.*; remove one"),
     (age_as_text, r"ages that are no number from 0 to 120, such as 'fifty'"),
     (age_beyond, r"ages that are no number from 0 to 120, such as '450'"),
-    (no_lesion, r"1 rows without lesion_id"),
     (no_rows, r"HAM10000_metadata\.csv has no rows"),
     (nothing_in_table, r"HAM10000_metadata\.csv is no readable table"),
-    (short_row, r"has unknown dx ''"),
+    (short_row, r"1 × no diagnosis"),
     (long_row, r"HAM10000_metadata\.csv is no readable table"),
     (latin1_table, r"HAM10000_metadata\.csv is no readable table"),
 ]

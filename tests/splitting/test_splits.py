@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dermdistill import cli
 from dermdistill.core.classes import CLASSES
 from dermdistill.core.dataset import load_split
+from dermdistill.core.files import read_table
 from dermdistill.errors import UserError
 from dermdistill.splitting.split_audit import audit
 from dermdistill.splitting.splits import (
@@ -24,6 +25,7 @@ from dermdistill.splitting.splits import (
     duplicate_groups,
     folds,
     lesions_by_diagnosis,
+    require_both_sides,
 )
 from stages import metadata as metadata_stage
 from stages import split
@@ -226,6 +228,22 @@ def test_somebodys_own_split_is_by_lesion_or_by_image() -> None:
     ):
         with pytest.raises(ValueError, match=says):
             custom_assignment(faulty, table)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (["train", "train", "train", "train", "holdout", "holdout"], "puts no image into val"),
+        (["train", "train", "val", "holdout", "holdout", "holdout"], "puts no melanoma into val"),
+        (["val", "train", "val", "val", "holdout", "holdout"], "puts nothing but melanoma into train"),
+    ],
+)
+def test_a_split_that_nobody_can_judge_is_refused(parts: list[str], says: str) -> None:
+    table = table_of([("nv", 1), ("mel", 2), ("df", 1), ("mel", 1), ("bkl", 1), ("mel", 1)])
+    lesions = {f"L{number}": part for number, part in enumerate(parts)}
+    require_both_sides(dict(zip(lesions, ["train", "train", "val", "val", "holdout", "holdout"], strict=True)), table)
+    with pytest.raises(ValueError, match=says):
+        require_both_sides(lesions, table)
 
 
 def test_the_audit_names_duplicates_in_several_parts() -> None:
@@ -452,6 +470,25 @@ def test_a_frozen_split_is_kept_and_its_duplicates_are_named(project: Path) -> N
     assert metrics["duplicate_lesions_in_several_parts"] == 1
     pooled = pd.concat([pd.read_csv(f"data/splits/{part}.csv") for part in ("train", "val")])
     assert pooled["fold"][pooled["lesion_id"].isin([a, b])].nunique() == 1  # folds pool train and val, and are ours
+
+
+def test_a_split_by_image_in_its_publishers_words_is_used_and_one_without_val_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read_table("data/prepared/metadata.csv")
+    before = by_lesion(project)
+    theirs = table["lesion_id"].map(before).replace("holdout", "test")
+    pd.DataFrame({"split": theirs, "image": table["image_id"] + ".jpg"}).to_csv("theirs.tsv", sep="\t", index=False)
+    cli.main(["split", "theirs.tsv"])
+    assignment = Path("data/splits/assignment.json").read_bytes()
+    assert json.loads(assignment)["lesions"] == before
+    pd.DataFrame({"split": theirs.replace("val", "train"), "image": table["image_id"]}).to_csv(
+        "no_val.csv", index=False
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["split", "no_val.csv"])
+    assert "error: no_val.csv puts no image into val" in capsys.readouterr().err
+    assert Path("data/splits/assignment.json").read_bytes() == assignment
 
 
 def test_the_committed_split_of_the_repository_has_no_crossing_lesion() -> None:

@@ -1,8 +1,8 @@
 """Reads an external set, somebody else's images and labels, for ``dermdistill evaluate``.
 
-Labels come in any form that the pipeline reads (:mod:`dermdistill.ingest.forms`: HAM10000's table, ISIC's one-hot
-table, other column names and words), images in a folder or zip. The rules that refuse faulty tables are the pipeline's
-own. Age, sex and body site are kept where the table has them, for the subgroups.
+Labels come in any form that the pipeline reads (:mod:`dermdistill.ingest.forms`: HAM10000's table, ISIC's, other
+column names and words), images in a folder or zip. The rules that refuse faulty tables are the pipeline's own. Age, sex
+and body site are kept where the table has them, for the subgroups.
 
 Deliberately absent: guessing. A row without exactly one known diagnosis, a missing image, or a name that stands for
 two files is refused by name.
@@ -14,25 +14,23 @@ from pathlib import Path
 import pandas as pd
 
 from dermdistill.errors import UserError
-from dermdistill.ingest import forms, schema
+from dermdistill.ingest import forms, schema, truth
 from dermdistill.ingest.archives import Reader, find_images
 
-NO_LESION = ("", "na", "n/a", "nan", "none", "null")  # ways to write that the lesion_id is unknown
 
+def read_labels(path: Path, other: str = truth.REFUSE) -> pd.DataFrame:
+    """``lesion_id, image_id, dx, dx_type, age, sex, localization``, and ``patient_id`` if given; sorted by image_id.
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """``lesion_id, image_id, dx, dx_type, age, sex, localization``, sorted by image_id.
+    Unknown values are as HAM10000 writes them: no ``dx_type``, no age (NaN), ``unknown`` sex and site. An image whose
+    lesion_id is unknown is its own lesion. ``dx`` is ``rest`` where no more is known than that it is no melanoma.
 
-    Unknown values are as HAM10000 writes them: no ``dx_type``, no age (NaN), ``unknown`` sex and site.
-    An image whose lesion_id is one of NO_LESION is its own lesion; otherwise all of these would be one lesion.
+    Args:
+        other: what becomes of rows outside our seven: refuse, drop or rest (:func:`truth.settle`).
 
     Raises:
         UserError: the file is missing or no such table, or a row has not exactly one known diagnosis.
     """
-    table = forms.read_labels(path)
-    has_lesion = ~table["lesion_id"].str.strip().str.casefold().isin(NO_LESION)
-    lesion_id = table["lesion_id"].where(has_lesion, table["image_id"])
-    return schema.checked(table.assign(lesion_id=lesion_id), f"labels {path}")
+    return schema.checked(forms.read_labels(path, other), f"labels {path}")
 
 
 def match(table: pd.DataFrame, folder: Path, labels: Path) -> list[Reader]:

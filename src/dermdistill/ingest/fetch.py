@@ -17,14 +17,14 @@ from typing import Any
 from tqdm import tqdm
 
 from dermdistill.errors import UserError
-from dermdistill.ingest import forms, prepare
+from dermdistill.ingest import forms, prepare, tables
 from dermdistill.ingest.archives import IMAGES
 
 SERVER = "https://dataverse.harvard.edu"
 DOI = "doi:10.7910/DVN/DBW86T"
 FILES = {3172585: "HAM10000_images_part_1.zip", 3172584: "HAM10000_images_part_2.zip", 4338392: "HAM10000_metadata"}
 BLOCK = 1 << 20
-COPIED = (*IMAGES, *forms.TABLES, ".zip", ".npz")
+COPIED = (*IMAGES, *tables.SUFFIXES, ".zip", ".npz")
 
 
 def bring(source: str | Path, target: str | Path = "data/raw") -> None:
@@ -41,7 +41,9 @@ def bring(source: str | Path, target: str | Path = "data/raw") -> None:
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, fresh / path.name)
-        elif path.suffix.lower() in COPIED or path.name == forms.MAPPING or path.name.startswith(forms.HAM):
+        elif (
+            path.suffix.lower() in COPIED or path.name == forms.MAPPING or path.name.startswith((forms.HAM, tables.PH2))
+        ):
             shutil.copyfile(path, fresh / path.name)
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)  # not before: after a kill between the renames it is the only copy

@@ -27,6 +27,7 @@ from dermdistill.core.classes import CLASSES
 from dermdistill.core.files import atomic
 from dermdistill.errors import UserError
 from dermdistill.ingest import forms, pixels, schema
+from dermdistill.ingest.vocabulary import COLUMNS, REST
 
 CHUNK = 64  # images in memory at once
 
@@ -59,7 +60,11 @@ def open_raw(folder: str | Path) -> Raw:
         UserError: the folder or table is missing, the table faulty, a zip damaged, or an image missing.
     """
     dataset = forms.detect(folder)
-    table = schema.checked(dataset.table, dataset.source)
+    table = schema.checked(dataset.table[COLUMNS], dataset.source)
+    if (table["dx"] == REST).any():
+        raise UserError(
+            f"{dataset.source} says melanoma or not, which nobody can train on; `dermdistill evaluate` can use it"
+        )
     keys = table["image_id"].str.casefold()
     missing = list(table["image_id"][~keys.isin(list(dataset.images))])
     if missing:

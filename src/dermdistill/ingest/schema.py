@@ -11,12 +11,18 @@ import pandera.pandas as pa
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.errors import UserError
+from dermdistill.ingest.truth import counts
+from dermdistill.ingest.vocabulary import REST
 
-UNKNOWN_DX = f"unknown dx {{some}} (known: {', '.join(CLASSES)})"
+OUTSIDE = (
+    "{count} rows outside our seven diagnoses: {named} (say in columns.yaml beside the table which of "
+    f"{', '.join(CLASSES)} a word is, `dx: {{{{word: nv}}}}`, or leave such rows out with `other: drop` there; "
+    "`evaluate` also takes --other drop, and --other rest to judge melanoma against the rest)"
+)
 
 
 def _rule(test: Callable[[pd.Series], pd.Series], fault: str) -> pa.Check:
-    """A check of a whole column; the message ``fault`` may use {count}, {first}, {some}."""
+    """A check of a whole column; the message ``fault`` may use {count}, {first}, {named}."""
     return pa.Check(test, error=fault)
 
 
@@ -40,7 +46,7 @@ SCHEMA = pa.DataFrameSchema(
             ],
         ),
         "lesion_id": pa.Column(checks=_filled("lesion_id")),
-        "dx": pa.Column(checks=_rule(lambda values: values.isin(CLASSES), UNKNOWN_DX)),
+        "dx": pa.Column(checks=_rule(lambda values: values.isin((*CLASSES, REST)), OUTSIDE)),
         "age": pa.Column(
             checks=_rule(_plausible_age, "ages that are no number from 0 to 120, such as {first!r} ({count} in all)")
         ),
@@ -70,7 +76,5 @@ def _faults(cases: pd.DataFrame) -> list[str]:
     faults = []
     for check, group in cases.groupby("check", sort=False):
         values = group.sort_values("index")["failure_case"].astype(str)
-        kinds = sorted(set(values))
-        some = ", ".join(map(repr, kinds[:5])) + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else "")
-        faults.append(str(check).format(count=len(values), first=values.iloc[0], some=some))
+        faults.append(str(check).format(count=len(values), first=values.iloc[0], named=counts(values)))
     return faults

@@ -192,6 +192,21 @@ def custom_assignment(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, str]
     return dict(sorted(zip(assigned["lesion_id"], assigned["part"], strict=True)))
 
 
+def require_both_sides(assignment: Mapping[str, str], table: pd.DataFrame) -> None:
+    """Raise ValueError unless each part has melanomas and others: else nothing can be trained, chosen or judged there.
+
+    Args:
+        assignment: lesion id → part.
+        table: ``lesion_id, dx`` of the data.
+    """
+    part, melanoma = table["lesion_id"].map(assignment), table["dx"] == "mel"
+    for name in PARTS:
+        here = melanoma[part == name]
+        if here.all() or not here.any():  # an empty part is both
+            what = "no image" if here.empty else "nothing but melanoma" if here.all() else "no melanoma"
+            raise ValueError(f"puts {what} into {name}, so that nothing can be trained, chosen or judged there")
+
+
 def lesions_by_diagnosis(table: pd.DataFrame) -> dict[str, list[str]]:
     """Diagnosis → its lesion ids, sorted. A lesion with conflicting labels counts under the most frequent one."""
     counts = (
