@@ -5,7 +5,6 @@ The pipeline itself is deliberately absent: ``dvc repro`` runs it.
 """
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.errors import UserError, run
 
 DEPLOYED = Path("models/deploy/student.int8.onnx")
@@ -28,25 +26,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Print each image's probability of melanoma, its decision, and the seven diagnoses."""
-    from dermdistill.deployment.runtime import Detector
+    from dermdistill import batch
 
-    detector = Detector(args.model or deployed())
-    point, threshold = args.operating_point, args.threshold
-    if threshold is None:
-        threshold = _thresholds(detector, point)[point]
+    detector, images = _detector(args), batch.images_in(args.images)
+    if args.csv:
+        batch.write_csv(detector, images, args.csv)
+    elif args.json:
+        batch.write(detector, images, batch.json_line)
     else:
-        point = "your own"
-    predicted = zip(args.images, detector.predict_files(args.images).tolist(), strict=True)
-    rows = [_answer(str(path), p, point, threshold) for path, p in predicted]
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        at = f"{row['decision']} at threshold {threshold:.1%} ({point})"
-        print(f"{row['image']}: melanoma {row['melanoma']:.1%}, {at}")
-        for name, p in sorted(row["probabilities"].items(), key=lambda item: -item[1]):
-            print(f"  {p:6.1%}  {name:<6}{NAMES[name]}")
-    print(DISCLAIMER)
+        try:
+            batch.write(detector, images, batch.text)
+        finally:
+            print(DISCLAIMER)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -132,27 +123,26 @@ def weights(args: argparse.Namespace) -> None:
     print(f"weights: {path.as_posix()}@{sha256(path)}")
 
 
-def deployed() -> Path:
-    """The deployed model: below the working folder, else in the repository this module lies in."""
-    return DEPLOYED if DEPLOYED.exists() else Path(__file__).resolve().parents[2] / DEPLOYED
+def _detector(args: argparse.Namespace) -> Any:
+    """The model that was named, that of the working folder, or the installed one, in this order."""
+    from dermdistill import api
+    from dermdistill.core.files import sha256
+
+    options = {"operating_point": args.operating_point, "threshold": args.threshold}
+    if args.model or not DEPLOYED.exists():
+        return api.Detector.load(args.model, **options)
+    detector = api.Detector.load(DEPLOYED, **options)
+    installed = {sha256(path)[:8] for path in api.INSTALLED if path.is_file()}
+    if installed and detector.model_sha256 not in installed:
+        which = f"{detector.model} ({detector.model_sha256})"
+        print(f"note: the model is {DEPLOYED} of this folder, {which}, not the installed one", file=sys.stderr)
+    return detector
 
 
 def _thresholds(detector: Any, needed: str) -> dict[str, float]:
     if needed not in detector.thresholds:
         raise UserError(f"model {detector.path} stores no operating point {needed}; use a deployed one: {DEPLOYED}")
     return dict(detector.thresholds)
-
-
-def _answer(image: str, probabilities: list[float], point: str, threshold: float) -> dict[str, Any]:
-    p = probabilities[MELANOMA]
-    return {
-        "image": image,
-        "melanoma": p,
-        "decision": "refer" if p >= threshold else "no alarm",
-        "operating_point": point,
-        "threshold": threshold,
-        "probabilities": dict(zip(CLASSES, probabilities, strict=True)),
-    }
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -189,9 +179,11 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add(predict)
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    command.add_argument("--model", type=Path, help=f"default: {DEPLOYED}")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of images")
+    command.add_argument("--model", type=Path, help=f"default: {DEPLOYED} if it exists, else the installed one")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs: one line of JSON for each image")
+    form.add_argument("--csv", type=Path, metavar="OUT", help="a table; the same command again goes on with it")
     at = command.add_mutually_exclusive_group()
     at.add_argument("--operating-point", choices=("sensitivity", "youden", "f1"), default="sensitivity")
     at.add_argument("--threshold", type=_inside, metavar="P", help="of your own, see evaluate --fit-threshold")
