@@ -18,7 +18,7 @@ LAYERS = (  # a package or module imports none of a later layer; within a layer 
     {"deployment", "distillation", "evaluation", "explain"},
     {"predictor", "quantization", "reporting"},
     {"ablation", "api", "demo", "external", "local_threshold", "summary", "weights"},
-    {"batch"},
+    {"batch", "serving"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -45,9 +45,9 @@ HEAVY = {
     "lightning_fabric": {"training"},
     "timm": {"training", "weights.py"},
     "safetensors": {"training", "weights.py"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "serving"},
     "dvc": {"ablation"},
-    "onnx": {"deployment", "quantization", "tracking", "weights.py"},
+    "onnx": {"deployment", "quantization", "weights.py"},
     "onnxruntime": {"deployment", "quantization"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
