@@ -20,8 +20,12 @@ DISCLAIMER = "Not a medical device: for research and teaching only."
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; a UserError becomes one sentence on standard error and exit code 1."""
-    args = _parser().parse_args(arguments)
-    run(lambda: args.command(args))
+
+    def command() -> None:
+        args = _parser().parse_args(arguments)
+        args.command(args)
+
+    run(command)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -139,6 +143,21 @@ def _detector(args: argparse.Namespace) -> Any:
     return detector
 
 
+class _Version(argparse.Action):
+    """``--version``: of the code and of the installed model, with their licences."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from dermdistill import __version__, api
+        from dermdistill.deployment.runtime import read_manifest
+
+        lines = [f"dermdistill {__version__}, MIT"]
+        for path in [path for path in api.INSTALLED if path.is_file()][:1]:
+            model = read_manifest(path.with_suffix(".json"))
+            lines += [f"model {model['id']} ({model['sha256'][:8]}), {model['licence']}", model["attribution"]]
+        print("\n".join([*lines, DISCLAIMER]))
+        parser.exit()
+
+
 def _thresholds(detector: Any, needed: str) -> dict[str, float]:
     if needed not in detector.thresholds:
         raise UserError(f"model {detector.path} stores no operating point {needed}; use a deployed one: {DEPLOYED}")
@@ -170,6 +189,7 @@ def _inside(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     text = f"Melanoma detection at phone size. {DISCLAIMER}"
     parser = argparse.ArgumentParser(prog="dermdistill", description=text)
+    parser.add_argument("--version", action=_Version, nargs=0, help="of code and model, and their licences")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
