@@ -37,11 +37,11 @@ def main() -> None:
         limits = {"max_bytes": LARGEST, "max_decisions_differ": 0, "max_max_abs_dp": settings.ship.tolerance}
         if violations := parity.violations(report, limits):
             raise UserError(f"{TARGET} is not deployed: on val {', '.join(violations)}; change quantize.* or retrain")
-        pixels, answer = example.write(path, TARGET.parent)
+        answer = example.write(path, TARGET.parent)
     metadata = {"model": TARGET.name, "bytes": report["bytes"]} | metadata | {"example": answer}
     write_json(TARGET.with_suffix(".json"), metadata)
     write_json("metrics/ship.json", {"id": model_id, "sha256": metadata["sha256"]} | metrics.rounded(report, 9))
-    tracking.shipped(TARGET, metadata, pixels, np.array([answer["probabilities"]], np.float32))
+    tracking.shipped(TARGET, metadata)
 
 
 def deviation(path: Path, val: predictions.Predictions, fitted: calibration.Calibration) -> dict[str, float]:

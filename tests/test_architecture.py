@@ -17,7 +17,8 @@ LAYERS = (  # a package or module imports none of a later layer; within a layer 
     {"baselines", "ingest", "metrics", "phantom", "splitting", "training"},
     {"deployment", "distillation", "evaluation", "explain"},
     {"predictor", "quantization", "reporting"},
-    {"ablation", "binary_truth", "demo", "external", "local_threshold", "summary", "weights"},
+    {"ablation", "api", "binary_truth", "demo", "external", "local_threshold", "summary", "weights"},
+    {"batch", "serving"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -44,9 +45,9 @@ HEAVY = {
     "lightning_fabric": {"training"},
     "timm": {"training", "weights.py"},
     "safetensors": {"training", "weights.py"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "serving"},
     "dvc": {"ablation"},
-    "onnx": {"deployment", "quantization", "tracking", "weights.py"},
+    "onnx": {"deployment", "quantization", "weights.py"},
     "onnxruntime": {"deployment", "quantization"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
@@ -148,6 +149,7 @@ def loaded(module: str) -> set[str]:
         ("dermdistill.reporting.report", {"torch", "timm", "mlflow", "onnxruntime"}),
         ("dermdistill.deployment.runtime", {"torch", "timm", "mlflow", "pandas", "sklearn", "scipy", "onnx"}),
         ("dermdistill.ingest.prepare", {"torch", "timm", "mlflow", "sklearn", "onnxruntime"}),
+        ("dermdistill.batch", {"torch", "timm", "mlflow", "pandas", "sklearn", "scipy", "onnx", "pydantic", "yaml"}),
         ("dermdistill.cli", {"torch", "timm", "mlflow", "pandas", "onnxruntime", "numpy"}),
     ],
 )

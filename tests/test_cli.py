@@ -14,10 +14,10 @@ from deployment.test_runtime import tiny_model
 from helpers import environment
 from PIL import Image
 
-from dermdistill import cli
+from dermdistill import api, batch, cli
 from dermdistill.core.classes import CLASSES
 from dermdistill.deployment.runtime import Detector
-from dermdistill.ingest import external_set
+from dermdistill.ingest import external_set, pixels
 from dermdistill.splitting import image_hashes, overlap
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
@@ -92,7 +92,7 @@ def test_predict_prints_json(model: Path, tmp_path: Path, capsys: pytest.Capture
     wanted = Detector(model).predict_files(paths)
     for point, threshold in THRESHOLDS.items():
         cli.main(["predict", *map(str, paths), "--model", str(model), "--json", "--operating-point", point])
-        answers = json.loads(capsys.readouterr().out)
+        answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [a["image"] for a in answers] == [str(path) for path in paths]
         for answer, p in zip(answers, wanted, strict=True):
             assert list(answer["probabilities"]) == list(CLASSES)
@@ -127,12 +127,104 @@ def test_predict_refuses_bad_images_and_models(model: Path, tmp_path: Path, refu
     assert "no operating point" in refusal("predict", image, "--model", raw)
 
 
-def test_the_shipped_model_is_found_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_in_the_working_folder_is_taken_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.deployed().is_absolute() and cli.deployed().match("models/deploy/student.int8.onnx")
+    image = str(picture(tmp_path / "a.png", (90, 60, 50)))
+    cli.main(["predict", image])
+    said = capsys.readouterr()
+    assert "by int8_tiny_s2 (" in said.out and said.err == ""
     cli.DEPLOYED.parent.mkdir(parents=True)
-    cli.DEPLOYED.touch()
-    assert cli.deployed() == cli.DEPLOYED
+    tiny_model(cli.DEPLOYED, thresholds=json.dumps(THRESHOLDS), id="int8_mine_s0")
+    cli.main(["predict", image])
+    said = capsys.readouterr()
+    assert "by int8_mine_s0 (" in said.out
+    assert said.err.startswith("note: the model is models/deploy/student.int8.onnx of this folder, int8_mine_s0 (")
+    cli.DEPLOYED.write_bytes(api.installed().read_bytes())
+    cli.main(["predict", image])
+    assert capsys.readouterr().err == ""
+
+
+def test_bad_files_are_rows_and_the_rest_goes_on(model: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+    folder = tmp_path / "photos/inner"
+    folder.mkdir(parents=True)
+    good = [picture(folder / name, (90, 60, 50)) for name in ("b.png", "d.JPG")]
+    (folder / "a.jpg").write_bytes(b"no image")
+    (folder / "c.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (folder / "notes.txt").write_text("not an image, and not named like one")
+    said = refusal("predict", tmp_path / "photos", tmp_path / "none.jpg", "--model", model, "--csv", tmp_path / "o.csv")
+    assert "3 of 5 images cannot be judged, the first: image" in said and "a.jpg cannot be read (not an image)" in said
+    rows = {Path(row["image"]).name: row for row in table(tmp_path / "o.csv")}
+    assert list(rows) == ["a.jpg", "b.png", "c.heic", "d.JPG", "none.jpg"]
+    assert {name for name, row in rows.items() if row["decision"] == "cannot judge"} == {"a.jpg", "c.heic", "none.jpg"}
+    assert rows["c.heic"]["reasons"].endswith("c.heic is HEIC, which is not read; convert it to JPEG or PNG")
+    assert rows["a.jpg"]["melanoma"] == rows["a.jpg"]["p_nv"] == "" and rows["a.jpg"]["model_sha256"]
+    for path, p in zip(good, Detector(model).predict_files(good), strict=True):
+        assert float(rows[path.name]["melanoma"]) == pytest.approx(p[1], abs=1e-6)
+    (tmp_path / "empty").mkdir()
+    assert "holds no image (.jpg" in refusal("predict", tmp_path / "empty", "--model", model)
+
+
+def test_a_table_goes_on_where_it_was_cut_off(
+    model: Path, tmp_path: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [str(picture(tmp_path / f"{i:02d}.png", (6 * i, 120, 255 - 6 * i))) for i in range(40)]
+    cli.main(["predict", *images, "--model", str(model), "--csv", str(tmp_path / "whole.csv")])
+    whole, read = (tmp_path / "whole.csv").read_text(), pixels.read
+    assert len(whole.splitlines()) == 41 and not (tmp_path / "whole.csv.partial").exists()
+    for cut in (0, 30, whole.index("\n") + 1, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.csv.partial").write_text(whole[:cut])
+        seen: list[str] = []
+        monkeypatch.setattr(api.pixels, "read", remembering(seen, read))
+        cli.main(["predict", *images, "--model", str(model), "--csv", str(tmp_path / "cut.csv")])
+        for found, row in zip(table(tmp_path / "cut.csv"), table(tmp_path / "whole.csv"), strict=True):
+            assert float(found["melanoma"]) == pytest.approx(float(row["melanoma"]), abs=1e-5), "batches round"
+            same = ("image", "decision", *batch.MADE_BY)
+            assert [found[name] for name in same] == [row[name] for name in same]
+        assert seen == images[max(whole[:cut].count("\n") - 1, 0) :], "no image is judged twice"
+        (tmp_path / "cut.csv").unlink()
+    assert "exists already" in refusal("predict", *images, "--model", model, "--csv", tmp_path / "whole.csv")
+    (tmp_path / "cut.csv.partial").write_text(whole)
+    call = ["predict", *images, "--model", model, "--csv", tmp_path / "cut.csv", "--operating-point", "youden"]
+    assert "another model or threshold" in refusal(*call)
+    assert (tmp_path / "cut.csv.partial").read_text() == whole and not (tmp_path / "cut.csv").exists()
+    (tmp_path / "cut.csv.partial").write_text("image,p\na.png,0.1\n")
+    assert "another model or threshold" in refusal(*call[:-2])
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(model: Path, tmp_path: Path) -> None:
+    images = [str(picture(tmp_path / f"{i}.png", (i, i, i))) for i in range(80)]
+    command = [sys.executable, "-m", "dermdistill.cli", "predict", *images, "--model", str(model)]
+    for form in ([], ["--json"]):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*command, *form], env=environment(), text=True, **pipes) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr.read() == ""
+        assert process.returncode == 141
+
+
+def test_progress_is_for_people_who_wait(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal, total, shown, lines in ((True, 120, False, 3), (True, 20, False, 0), (False, 120, False, 0)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert list(batch.progress(iter(range(total)), total, shown)) == list(range(total))  # type: ignore[arg-type]
+        said = capsys.readouterr().err
+        assert said.count("\r") == lines and said.endswith("120 of 120 images\n" if lines else "")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def remembering(seen: list[str], read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def call(content: object, *arguments: object) -> np.ndarray:
+        seen.append(str(content))
+        return read(content, *arguments)
+
+    return call
 
 
 def test_label_tables_and_containers_give_the_same(model: Path, labelled: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from functools import reduce
 from pathlib import Path
 
 import networkx as nx
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -278,14 +277,15 @@ def test_one_run_a_step_below_one_for_the_pipeline(pipeline: Path) -> None:
 def test_the_champion_answers_as_the_shipped_file(pipeline: Path) -> None:
     import mlflow
 
-    from dermdistill.deployment.runtime import Detector
+    from dermdistill import Detector
 
     mlflow.set_tracking_uri(f"sqlite:///{pipeline}/runtime/mlflow.db")
     champion = mlflow.pyfunc.load_model("models:/dermdistill@champion")
-    images = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
-    expected = Detector(pipeline / "models/deploy/student.int8.onnx").predict(images)
-    np.testing.assert_array_equal(champion.predict(images)["probabilities"], expected)
-    assert champion.metadata.signature is not None
+    deployed = pipeline / "models/deploy"
+    files = [(deployed / "example.jpg").read_bytes(), (deployed / "example.png").read_bytes(), b"no image"]
+    expected = Detector.load(deployed / "student.int8.onnx").predict(files)
+    assert champion.predict(pd.DataFrame({"image": files})) == [answer.to_dict() for answer in expected]
+    assert [answer.outcome == "cannot judge" for answer in expected] == [False, False, True]
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_too_few_images_are_refused(count: int, keep: int) -> None:
 
 
 def test_predict_takes_a_threshold(tmp_path: Path) -> None:
-    def answer(*arguments: str) -> list[dict[str, object]]:
+    def answer(*arguments: str) -> dict[str, object]:
         command = [
             sys.executable,
             "-m",
@@ -87,12 +87,12 @@ def test_predict_takes_a_threshold(tmp_path: Path) -> None:
         ]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, done.stderr
-        return list(json.loads(done.stdout))
+        return dict(json.loads(done.stdout))
 
-    p = answer()[0]["melanoma"]
+    p = answer()["melanoma"]
     assert isinstance(p, float)
     for threshold, decision in ((p * 0.99, "refer"), (min(p * 1.01, 0.999), "no alarm")):
-        row = answer("--threshold", str(threshold))[0]
+        row = answer("--threshold", str(threshold))
         assert (row["decision"], row["operating_point"]) == (decision, "your own")
 
 

@@ -29,6 +29,7 @@ ELSEWHERE = {  # row → the test that runs it; most take minutes and are not ru
     "run a preset": "test_experiments.py::test_a_preset_becomes_an_experiment_in_a_copy",
     "share pixels and weights": "test_experiments.py::test_what_one_pushed_another_pulls_and_trains_nothing",
     "add a teacher": "test_experiments.py::test_alpha_retrains_no_control_and_a_new_teacher_no_old_one",
+    "judge thousands of images": "test_cli.py::test_a_table_goes_on_where_it_was_cut_off",
 }
 HERE = {
     "get the data",
@@ -83,6 +84,12 @@ def test_the_readme_shows_what_predict_says() -> None:
     assert number.sub("%", said).split() == number.sub("%", shown[2]).split()
     values = [[float(one[:-1]) for one in number.findall(text)] for text in (said, shown[2])]
     assert values[0] == pytest.approx(values[1], abs=0.5)
+
+
+def test_the_readme_shows_what_python_says(tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(README.split("```python\n")[1].split("```")[0])
+    said = shell(f"python {tmp_path}/example.py", REPOSITORY).split()
+    assert said[:2] == ["answer", "refer"] and float(said[2]) == pytest.approx(0.63, abs=0.1)
 
 
 def test_the_picture_of_the_pipeline_is_dvcs() -> None:

@@ -5,7 +5,6 @@ The pipeline itself is deliberately absent: ``dvc repro`` runs it.
 """
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.errors import UserError, run
 
 DEPLOYED = Path("models/deploy/student.int8.onnx")
@@ -22,31 +20,28 @@ DISCLAIMER = "Not a medical device: for research and teaching only."
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; a UserError becomes one sentence on standard error and exit code 1."""
-    args = _parser().parse_args(arguments)
-    run(lambda: args.command(args))
+
+    def command() -> None:
+        args = _parser().parse_args(arguments)
+        args.command(args)
+
+    run(command)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Print each image's probability of melanoma, its decision, and the seven diagnoses."""
-    from dermdistill.deployment.runtime import Detector
+    from dermdistill import batch
 
-    detector = Detector(args.model or deployed())
-    point, threshold = args.operating_point, args.threshold
-    if threshold is None:
-        threshold = _thresholds(detector, point)[point]
+    detector, images = _detector(args), batch.images_in(args.images)
+    if args.csv:
+        batch.write_csv(detector, images, args.csv)
+    elif args.json:
+        batch.write(detector, images, batch.json_line)
     else:
-        point = "your own"
-    predicted = zip(args.images, detector.predict_files(args.images).tolist(), strict=True)
-    rows = [_answer(str(path), p, point, threshold) for path, p in predicted]
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        at = f"{row['decision']} at threshold {threshold:.1%} ({point})"
-        print(f"{row['image']}: melanoma {row['melanoma']:.1%}, {at}")
-        for name, p in sorted(row["probabilities"].items(), key=lambda item: -item[1]):
-            print(f"  {p:6.1%}  {name:<6}{NAMES[name]}")
-    print(DISCLAIMER)
+        try:
+            batch.write(detector, images, batch.text)
+        finally:
+            print(DISCLAIMER)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -127,27 +122,41 @@ def weights(args: argparse.Namespace) -> None:
     print(f"weights: {path.as_posix()}@{sha256(path)}")
 
 
-def deployed() -> Path:
-    """The deployed model: below the working folder, else in the repository this module lies in."""
-    return DEPLOYED if DEPLOYED.exists() else Path(__file__).resolve().parents[2] / DEPLOYED
+def _detector(args: argparse.Namespace) -> Any:
+    """The model that was named, that of the working folder, or the installed one, in this order."""
+    from dermdistill import api
+    from dermdistill.core.files import sha256
+
+    options = {"operating_point": args.operating_point, "threshold": args.threshold}
+    if args.model or not DEPLOYED.exists():
+        return api.Detector.load(args.model, **options)
+    detector = api.Detector.load(DEPLOYED, **options)
+    installed = {sha256(path)[:8] for path in api.INSTALLED if path.is_file()}
+    if installed and detector.model_sha256 not in installed:
+        which = f"{detector.model} ({detector.model_sha256})"
+        print(f"note: the model is {DEPLOYED} of this folder, {which}, not the installed one", file=sys.stderr)
+    return detector
+
+
+class _Version(argparse.Action):
+    """``--version``: of the code and of the installed model, with their licences."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from dermdistill import __version__, api
+        from dermdistill.deployment.runtime import read_manifest
+
+        lines = [f"dermdistill {__version__}, MIT"]
+        for path in [path for path in api.INSTALLED if path.is_file()][:1]:
+            model = read_manifest(path.with_suffix(".json"))
+            lines += [f"model {model['id']} ({model['sha256'][:8]}), {model['licence']}", model["attribution"]]
+        print("\n".join([*lines, DISCLAIMER]))
+        parser.exit()
 
 
 def _thresholds(detector: Any, needed: str) -> dict[str, float]:
     if needed not in detector.thresholds:
         raise UserError(f"model {detector.path} stores no operating point {needed}; use a deployed one: {DEPLOYED}")
     return dict(detector.thresholds)
-
-
-def _answer(image: str, probabilities: list[float], point: str, threshold: float) -> dict[str, Any]:
-    p = probabilities[MELANOMA]
-    return {
-        "image": image,
-        "melanoma": p,
-        "decision": "refer" if p >= threshold else "no alarm",
-        "operating_point": point,
-        "threshold": threshold,
-        "probabilities": dict(zip(CLASSES, probabilities, strict=True)),
-    }
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -175,6 +184,7 @@ def _inside(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     text = f"Melanoma detection at phone size. {DISCLAIMER}"
     parser = argparse.ArgumentParser(prog="dermdistill", description=text)
+    parser.add_argument("--version", action=_Version, nargs=0, help="of code and model, and their licences")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -184,9 +194,11 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add(predict)
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    command.add_argument("--model", type=Path, help=f"default: {DEPLOYED}")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of images")
+    command.add_argument("--model", type=Path, help=f"default: {DEPLOYED} if it exists, else the installed one")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs: one line of JSON for each image")
+    form.add_argument("--csv", type=Path, metavar="OUT", help="a table; the same command again goes on with it")
     at = command.add_mutually_exclusive_group()
     at.add_argument("--operating-point", choices=("sensitivity", "youden", "f1"), default="sensitivity")
     at.add_argument("--threshold", type=_inside, metavar="P", help="of your own, see evaluate --fit-threshold")

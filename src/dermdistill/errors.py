@@ -7,6 +7,7 @@ keeps its traceback.
 
 import errno
 import inspect
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ def run(main: Callable[..., None], *arguments: str) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except BrokenPipeError:  # whoever read our output has had enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        raise SystemExit(141) from None  # as a shell reports a program ended by SIGPIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -69,16 +69,14 @@ def pipeline(
         _attempt(_pipeline, params, metrics, evaluations, figures)
 
 
-def shipped(path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> None:
-    """Register the deployed ONNX file; outside of experiments it becomes the ``champion``.
+def shipped(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Register the deployed ONNX file, to be served by ``serving.py``; outside of experiments it becomes ``champion``.
 
     Args:
         metadata: what the file says of itself; its texts become tags.
-        example: (n, H, W, 3) uint8, an input for the model.
-        probabilities: (n, 7) of the example.
     """
     if on():
-        _attempt(_shipped, path, metadata, example, probabilities)
+        _attempt(_shipped, path, metadata)
 
 
 # MLflow itself ------------------------------------------------------------------------------------
@@ -120,31 +118,29 @@ def _pipeline(
             mlflow.log_artifact(str(path), "figures")
 
 
-def _shipped(path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> None:
+def _shipped(path: Path, metadata: Mapping[str, Any]) -> None:
     mlflow = _connect()
     client, digest = mlflow.MlflowClient(), metadata["sha256"]
     known = client.search_registered_models(f"name = '{PROJECT}'")
     found = client.search_model_versions(f"name = '{PROJECT}' and tags.sha256 = '{digest}'") if known else []
-    version = found[0].version if found else _register(mlflow, path, metadata, example, probabilities)
+    version = found[0].version if found else _register(mlflow, path, metadata)
     if "DVC_EXP_NAME" not in os.environ:
         client.set_registered_model_alias(PROJECT, ALIAS, version)
 
 
-def _register(mlflow: Any, path: Path, metadata: Mapping[str, Any], example: Any, probabilities: Any) -> str:
-    import onnx
-    from mlflow import onnx as flavour
+def _register(mlflow: Any, path: Path, metadata: Mapping[str, Any]) -> str:
+    from mlflow.types import ColSpec, DataType, Schema
 
     texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
     _start(f"ship {metadata['id']}", {"bytes": metadata["bytes"]})
     try:
-        signature = mlflow.models.infer_signature(example, {"probabilities": probabilities})
-        logged = flavour.log_model(
-            onnx.load(path),
+        logged = mlflow.pyfunc.log_model(
             name="model",
-            signature=signature,
-            input_example=example,
+            python_model=str(Path(__file__).with_name("serving.py")),  # run when loaded: nothing is pickled
+            artifacts={"model": str(path)},
+            signature=mlflow.models.ModelSignature(Schema([ColSpec(DataType.binary, "image")])),
+            pip_requirements=[PROJECT],
             metadata=texts,
-            onnx_execution_providers=["CPUExecutionProvider"],
         )
     finally:
         mlflow.end_run()

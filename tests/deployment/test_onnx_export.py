@@ -12,9 +12,9 @@ from helpers import REPOSITORY
 from scipy.special import softmax
 
 from dermdistill.core.classes import CLASSES
-from dermdistill.core.files import read_json
+from dermdistill.core.files import read_json, sha256
 from dermdistill.deployment import onnx_export
-from dermdistill.deployment.runtime import Detector
+from dermdistill.deployment.runtime import FORMAT, Detector, read_manifest
 from dermdistill.errors import UserError
 from dermdistill.params import Cut, Model
 from dermdistill.training import models
@@ -170,3 +170,14 @@ def test_the_committed_file_is_described_as_the_code_prepares_pictures_for_it() 
     deployed = REPOSITORY / "models/deploy/student.int8.onnx"
     committed, detector = read_json(deployed.with_suffix(".json")), Detector(deployed)
     assert committed["preprocessing"] == onnx_export._manifest(detector.height, detector.width)["preprocessing"]
+
+
+def test_the_committed_file_runs_in_the_oldest_runtime_and_states_its_format() -> None:
+    """IR version 9 is what ONNX Runtime 1.17 reads, with operators of opset 20; slow tests run it there."""
+    deployed = REPOSITORY / "models/deploy/student.int8.onnx"
+    model, manifest = onnx.load(deployed), read_manifest(deployed.with_suffix(".json"))
+    assert model.ir_version <= onnx_export.IR_VERSION and max(one.version for one in model.opset_import) <= 20
+    stored = {entry.key: entry.value for entry in model.metadata_props}
+    assert stored["format"] == manifest["format"] == FORMAT
+    assert stored["preprocessing"] == manifest["preprocessing"]["in_words"]
+    assert manifest["bytes"] == deployed.stat().st_size and manifest["sha256"] == sha256(deployed)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dermdistill.core.classes import CLASSES
 from dermdistill.deployment import onnx_export
-from dermdistill.deployment.runtime import Detector
+from dermdistill.deployment.runtime import Detector, read_manifest
 from dermdistill.errors import UserError
 
 HEIGHT, WIDTH = 18, 24  # no smaller: a picture of fewer pixels is taken for a placeholder
@@ -161,6 +161,35 @@ def test_a_path_to_weights_elsewhere_is_never_followed(
     with pytest.raises(UserError, match="another file") as refusal:
         Detector(path)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("newer", ["IR version", "opset", "operator"])
+def test_a_file_for_a_newer_runtime_is_not_called_damaged(tmp_path: Path, newer: str) -> None:
+    model = onnx.load(tiny_model(tmp_path / "m.onnx"))
+    if newer == "IR version":
+        model.ir_version = 99
+    elif newer == "opset":
+        model.opset_import[0].version = 99
+    else:
+        model.graph.node[0].op_type = "OfTomorrow"
+    (tmp_path / "new.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"uses what ONNX Runtime [\d.]+ does not know; `pip install --upgrade"):
+        Detector(tmp_path / "new.onnx")
+
+
+def test_another_format_is_refused_and_none_is_the_first(tmp_path: Path) -> None:
+    assert Detector(tiny_model(tmp_path / "old.onnx")).metadata.get("format") is None
+    with pytest.raises(UserError, match="has format 2, but this version reads 1; install the one"):
+        Detector(tiny_model(tmp_path / "new.onnx", format="2"))
+    manifest = tmp_path / "new.json"
+    manifest.write_text('{"format": "2"}')
+    with pytest.raises(UserError, match=r"new\.json has format 2"):
+        read_manifest(manifest)
+    manifest.write_text('{"id": "x"}')
+    assert read_manifest(manifest) == {"id": "x"}
+    manifest.write_text("[]")
+    with pytest.raises(UserError, match="has format None"):
+        read_manifest(manifest)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

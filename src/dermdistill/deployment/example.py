@@ -16,12 +16,8 @@ from dermdistill.ingest import pixels
 from dermdistill.phantom import phantom
 
 
-def write(model: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """``example.jpg`` and ``example.png`` into ``folder``, where the file ``model`` will stand.
-
-    Returns:
-        the pixels (1, H, W, 3), and what the manifest says of them.
-    """
+def write(model: Path, folder: Path) -> dict[str, Any]:
+    """``example.jpg`` and ``example.png`` into ``folder``, where the file ``model`` will stand; what to say of them."""
     detector, photograph, prepared = Detector(model), folder / "example.jpg", folder / "example.png"
     content = phantom.jpeg(phantom.draw(np.random.default_rng(0), "mel", 3 * detector.height, 4 * detector.height))
     image = pixels.read(content, photograph.name, detector.height, detector.width)
@@ -29,7 +25,7 @@ def write(model: Path, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
         path.write_bytes(content)
     with atomic(prepared) as path:
         Image.fromarray(image).save(path)
-    return image[None], {
+    return {
         "photograph": photograph.name,
         "pixels": prepared.name,
         "probabilities": [round(float(p), 6) for p in detector.predict(image[None])[0]],

@@ -30,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dermdistill.core.classes import CLASSES, MELANOMA, NAMES
 from dermdistill.core.files import atomic, sha256
+from dermdistill.deployment.runtime import FORMAT
 from dermdistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SCALE, BIAS = "calibration.scale", "calibration.bias"
 NORMALISE = "normalise"  # the node that is no layer of the network
 TAIL = ("calibration.mul", "calibration.add", "softmax")  # the nodes that follow the logits
+IR_VERSION = 9  # what ONNX Runtime 1.17, the oldest that pyproject.toml allows, reads; the graph needs no more
 TOLERANCE = 1e-3  # of the largest logit; observed is 1e-6
 
 LICENCE = "CC BY-NC 4.0, as the images it was trained on (https://creativecommons.org/licenses/by-nc/4.0/)"
@@ -95,7 +97,8 @@ def ship(
         raise UserError(f"{source} is damaged; delete it and run `dvc repro`") from None
     calibrate(model, calibration["temperature"], calibration["bias"])
     stored = {entry.key: entry.value for entry in model.metadata_props}
-    labels = {"licence": LICENCE, "attribution": ATTRIBUTION, "intended_use": INTENDED_USE}
+    model.ir_version = IR_VERSION
+    labels = {"format": FORMAT, "licence": LICENCE, "attribution": ATTRIBUTION, "intended_use": INTENDED_USE}
     labels |= {**origin, "source_sha256": sha256(source)}
     manifest = _manifest(int(stored["height"]), int(stored["width"]))
     says = {"preprocessing": manifest["preprocessing"]["in_words"]}

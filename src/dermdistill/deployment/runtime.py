@@ -8,15 +8,24 @@ are inside the graph; test-time augmentation.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from dermdistill.core.classes import CLASSES
+from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
 from dermdistill.ingest import pixels
 
 BATCH = 32  # images in memory at a time
+FORMAT = "1"  # of a deployed file's metadata and of the JSON beside it; another one is refused
+NEWER = (  # what ONNX Runtime says of a file that uses more than it knows
+    "Unsupported model IR version",
+    "ValidateOpsetForDomain",
+    "No Op registered for",
+    "Could not find an implementation",
+)
 EXTERNAL = b"\n\x08location\x12"  # how protobuf writes the key under which ONNX names a weights file
 
 
@@ -33,12 +42,13 @@ class Detector:
         """Open ``path`` on ``threads`` CPU threads (None: all); ``optimize=False`` runs the graph literally.
 
         Raises:
-            UserError: if the file is missing, damaged, not one of this project's models or keeps
-                weights in another file.
+            UserError: if the file is missing, damaged, not one of this project's models, of another format, for a
+                newer ONNX Runtime, or keeps weights in another file.
         """
         self.path = Path(path)
         self._session = _open(self.path, threads, optimize)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        _require_format(self.path, self.metadata.get("format", FORMAT))
         self.height, self.width = _check(self.path, self._session, self.metadata)
         self.thresholds = _thresholds(self.path, self.metadata)
 
@@ -71,6 +81,17 @@ class Detector:
         return np.concatenate(parts)
 
 
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The JSON beside a deployed file.
+
+    Raises:
+        UserError: it is missing, no JSON, or of another format than this version reads.
+    """
+    content = read_json(path)
+    _require_format(path, content.get("format", FORMAT) if isinstance(content, dict) else None)
+    return dict(content)
+
+
 def without_optimisations(path: Path, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (n, 7) of the graph run literally, and as the runtime optimises it.
 
@@ -97,8 +118,19 @@ def _open(path: Path, threads: int | None, optimize: bool) -> onnxruntime.Infere
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception:  # ONNX Runtime raises a different class for each way in which a file is damaged
+    except Exception as error:  # ONNX Runtime raises a different class for each way in which a file is damaged
+        if any(text in str(error) for text in NEWER):
+            version = onnxruntime.__version__
+            raise UserError(
+                f"model {path} uses what ONNX Runtime {version} does not know; `pip install --upgrade onnxruntime`"
+            ) from None
         raise UserError(f"model {path} is damaged or no ONNX model; restore it with `git checkout`") from None
+
+
+def _require_format(path: str | Path, stored: object) -> None:
+    """A file without a format is older than formats are, and reads as the first one."""
+    if str(stored) != FORMAT:
+        raise UserError(f"{path} has format {stored}, but this version reads {FORMAT}; install the one that made it")
 
 
 def _check(path: Path, session: onnxruntime.InferenceSession, metadata: dict[str, str]) -> tuple[int, int]:

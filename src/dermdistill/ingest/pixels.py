@@ -24,20 +24,24 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # bytes 4 to 12 of such a file
 SMALLEST = 16  # pixels of the shorter side; below it is a placeholder, not a photograph
 LARGEST = 200_000_000  # pixels; such photographs are real, larger ones are taken for decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow's warning is no error and not safe among threads
 
 
-def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.ndarray:
-    """Decode one image (a path or a file's bytes) and fit it to ``(height, width, 3)`` uint8.
+def read(content: bytes | str | Path | Image.Image, name: str, height: int, width: int) -> np.ndarray:
+    """Decode one image (a path, a file's bytes or what Pillow opened) and fit it to ``(height, width, 3)`` uint8.
+
+    A large JPEG file is decoded at a smaller scale, so what Pillow has decoded in full becomes slightly other pixels.
+    An image that is passed in is left as it is.
 
     Raises:
         UserError: there is no such file, or its content is no readable image, too large, or too small to show
             anything; the message names ``name``.
     """
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        with _open(content) as image:
             if image.width * image.height > LARGEST:
                 raise UserError(f"image {name} has more than {LARGEST:,} pixels; scale it down")
             if min(image.size) < SMALLEST:
@@ -49,8 +53,27 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
     except FileNotFoundError:
         raise UserError(f"image {name} does not exist; check the path") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if _start(content)[4:] in HEIC:
+            raise UserError(f"image {name} is HEIC, which is not read; convert it to JPEG or PNG") from None
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"image {name} cannot be read ({reason}); replace the file") from None
+
+
+def _open(content: bytes | str | Path | Image.Image) -> Image.Image:
+    if isinstance(content, Image.Image):
+        return content.copy()  # draft() and closing would change the caller's
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _start(content: bytes | str | Path | Image.Image) -> bytes:
+    """The first 12 bytes, none where there is no file to read."""
+    if not isinstance(content, str | Path):
+        return content[:12] if isinstance(content, bytes) else b""
+    try:
+        with Path(content).open("rb") as stream:
+            return stream.read(12)
+    except OSError:
+        return b""
 
 
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:

@@ -21,15 +21,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dermdistill.core.classes import CLASSES, MELANOMA
 from dermdistill.core.files import read_json
 from dermdistill.errors import UserError
-from dermdistill.metrics.metrics import operating_point
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DECIMALS = 6
 MARGIN = 1e-9  # 0.9 · 10 must not become 10 by rounding error
@@ -151,8 +152,10 @@ def risk(confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.asarray(per_image.cumsum() / np.arange(1, len(wrong) + 1))
 
 
-def risk_coverage(labels: np.ndarray, calibrated: np.ndarray) -> pd.DataFrame:
+def risk_coverage(labels: np.ndarray, calibrated: np.ndarray) -> "pd.DataFrame":
     """The risk–coverage curve at every half per cent of coverage: columns ``coverage, risk``."""
+    import pandas as pd  # not at the top: whoever installs only `predict` has none, and reads its rules here
+
     curve = risk(calibrated.max(axis=1), calibrated.argmax(axis=1) != labels)
     count = np.unique(np.ceil(np.arange(1, 201) / 200 * len(labels) - MARGIN).astype(int))
     return pd.DataFrame({"coverage": count / len(labels), "risk": curve[count - 1]})
@@ -160,6 +163,8 @@ def risk_coverage(labels: np.ndarray, calibrated: np.ndarray) -> pd.DataFrame:
 
 def answered(labels: np.ndarray, y_pred: np.ndarray, wrong: np.ndarray, kept: np.ndarray) -> dict[str, float | None]:
     """What is deferred, and the metrics of the images ``kept``; all (N,), the last three bool."""
+    from dermdistill.metrics.metrics import operating_point  # brings scikit-learn
+
     y_true = labels == MELANOMA
     point = operating_point(y_true[kept], y_pred[kept])
     return {

@@ -15,15 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dermdistill import params
 from dermdistill.core.dataset import load_images
 from dermdistill.core.files import read_table
-from dermdistill.splitting import duplicates, image_hashes
+from dermdistill.splitting import image_hashes
 
-ROOTS = (Path(), Path(__file__).resolve().parents[3])  # the working folder, else the repository of this module
+if TYPE_CHECKING:  # they bring OpenCV and faiss, which only the search for photographs needs
+    from dermdistill.splitting import duplicates
+
+HERE = Path(__file__).resolve()
+ROOTS = (Path(), HERE.parents[3], HERE.parents[1] / "deployed")  # working folder, repository, installed package
 IMAGE_HASHES = Path("data/image_hashes.csv")
 
 Read = Callable[[], np.ndarray]  # (H, W, 3) uint8
@@ -72,6 +76,9 @@ def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], f
     prepared = folder / "data/prepared/images.npy", folder / "data/prepared/metadata.csv"
     if not all(path.exists() for path in prepared):
         return None
+    from dermdistill import params
+    from dermdistill.splitting import duplicates
+
     array = load_images(folder / "data/prepared")
     image_id = read_table(prepared[1])["image_id"]
     rows = np.flatnonzero(image_id.isin(image_hashes.read(folder / IMAGE_HASHES)[0]))
@@ -81,8 +88,10 @@ def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], f
     return {names[j - len(rows)]: str(image_id[rows[i]]) for i, j in pairs}
 
 
-def confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -> list[list[int]]:
+def confirmed_across(images: ConcatImages, thresholds: "duplicates.Thresholds") -> list[list[int]]:
     """Confirmed pairs (i, j) of an image of the array and an external one."""
+    from dermdistill.splitting import duplicates
+
     descriptors = duplicates.compute_descriptors(images)
     pairs = duplicates.propose(descriptors, thresholds)
     count = len(images.rows)
