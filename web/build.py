@@ -3,8 +3,8 @@
     python -m web.build [FOLDER]    # default runtime/web; a second; `make web-dist` fetches node_modules first
 
 Nothing is compiled or bundled: files are copied as they are. Made here are ``ort.wasm.bin`` (the wasm in gzip, so that
-it is small on hosts that do not compress), ``version.js`` (the hash of every file, which page and service worker check) and
-``_headers`` (for hosts that read such a file). Needs the standard library only.
+it is small on hosts that do not compress), ``version.js`` (the hash of every file, which page and service worker
+check) and ``_headers`` (for hosts that read such a file). Needs the standard library only.
 """
 
 import gzip
@@ -18,14 +18,14 @@ from pathlib import Path
 WEB = Path(__file__).resolve().parent
 DEPLOYED = WEB.parent / "models/deploy"
 PAGE = (
-    "index.html", "style.css", "app.js", "detector.js", "judge.js", "occlusion.js", "picture.js", "pixels.js", "words.js",
-    "manifest.webmanifest", "icon.svg", "icon.png",
+    "index.html", "style.css", "manifest.webmanifest", "icon.svg", "icon.png",
+    "app.js", "detector.js", "judge.js", "occlusion.js", "picture.js", "pixels.js", "words.js",
 )  # fmt: skip
 RUNTIME = WEB / "node_modules/onnxruntime-web/dist"
 
 
 def build(folder: Path, deployed: Path = DEPLOYED) -> Path:
-    """Write the page with the model in ``deployed`` (as stage ``ship`` leaves it) to ``folder``, replacing what is there.
+    """Write the page with the model in ``deployed`` (as stage ``ship`` leaves it) to ``folder``, replacing that.
 
     Raises:
         SystemExit: node_modules or the model is missing; the message says what to do.

@@ -41,7 +41,7 @@ export async function loadDetector(release, progress = () => {}) {
 // Bytes of an ONNX file and its JSON → a detector. Threads and wasm have been set.
 export async function openModel(model, description) {
   const rules = readRules(description);
-  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 4 });
   const { height, width } = description.preprocessing;
   const { input, output } = description;
   // RGB bytes of one image or several → Float32Array of seven probabilities each.

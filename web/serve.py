@@ -3,7 +3,7 @@
     python -m web.serve [PORT]    # default 8000; `make web` builds first; prints addresses and a QR code
 
 Plain http: browsers then withhold the service worker (so no use without network, no installation) and threads from a
-phone. Everything else works, the camera through the phone's own app. On this machine's own ``localhost`` all of it works.
+phone. Everything else works, the camera through the phone's own app. At this machine's own ``localhost`` all works.
 """
 
 import functools
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from web.build import WEB, build, headers
 
-PLAIN = """Over plain http in the local network a phone gets no service worker (no use without network, no installation),
-no threads and no live camera stream; “Take a photo” opens the phone's camera all the same. `make web-dist` makes a folder
-for a host with https, where all of it works."""
+PLAIN = """Over plain http a phone in the local network gets no service worker (no use without network, no
+installation), no threads and no live camera stream; “Take a photo” opens the phone's camera all the same.
+`make web-dist` makes a folder for a host with https, where all of it works."""
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

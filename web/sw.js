@@ -33,7 +33,16 @@ async function answer(request) {
   const cache = await caches.open(CACHE);
   const path = new URL(request.url).pathname;
   const page = path === new URL(self.registration.scope).pathname;
-  return (await cache.match(page ? "index.html" : request, { ignoreSearch: true })) ?? fetch(request);
+  const kept = await cache.match(page ? "index.html" : request, { ignoreSearch: true });
+  return kept ? isolated(kept) : fetch(request);
+}
+
+// Threads need these two headers, which many hosts of static files do not send.
+function isolated({ body, status, headers }) {
+  const more = new Headers(headers);
+  more.set("Cross-Origin-Opener-Policy", "same-origin");
+  more.set("Cross-Origin-Embedder-Policy", "require-corp");
+  return new Response(body, { status, headers: more });
 }
 
 async function digest(response) {
