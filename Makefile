@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env hooks demo test test-all lint types data repro verify readme ablation summary exp ui clean
+.PHONY: help env hooks demo test test-all lint types data repro verify readme ablation summary exp ui web web-dist clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,16 @@ exp: env  ## a preset as an experiment in a copy: PRESET=demo ARGS="-S kd.alpha=
 
 ui: env  ## browse the tracked runs in MLflow
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runtime/mlflow.db
+
+web/node_modules: web/package-lock.json
+	npm ci --prefix web --silent
+	touch $@
+
+web: web/node_modules  ## judge photos in a browser, on a phone in this network too; PORT=8000 (docs/web.md)
+	$(PYTHON) -m web.serve $(PORT)
+
+web-dist: web/node_modules  ## the same page as a folder for any static host: runtime/web, or FOLDER=DIR
+	$(PYTHON) -m web.build $(FOLDER)
 
 clean:  ## remove the demo and caches; keeps .venv, data, models and checkpoints
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

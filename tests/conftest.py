@@ -9,19 +9,32 @@ os.environ["DERMDISTILL_TRACKING"] = "off"
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from filelock import FileLock
 from forks import forking_python
-from helpers import REPOSITORY, TINY_RUN, RunStage, dvc, environment, git, shrunk_params, write_documents, write_params
+from helpers import (
+    REPOSITORY,
+    TINY_RUN,
+    RunStage,
+    dvc,
+    environment,
+    git,
+    missing,
+    shrunk_params,
+    write_documents,
+    write_params,
+)
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from dermdistill import demo, presets
 from dermdistill.phantom import phantom
 
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 settings.register_profile("small", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("small")
@@ -36,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in last:
         items.remove(item)
     items[:] = [*last[:1], *items, *last[1:]]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, the machine's own."""
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        missing(f"no Chromium on the path (looked for {', '.join(CHROMIUMS)})")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

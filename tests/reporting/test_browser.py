@@ -1,25 +1,10 @@
 """The report as a person sees it: in a real Chromium, on a phone and on a desk, light and dark, and printed."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import missing
 from playwright import sync_api as api
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[api.Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        missing(f"no Chromium on the path (looked for {', '.join(NAMES)})")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
