@@ -44,7 +44,8 @@ def test_a_stage_lists_what_it_imports_and_nothing_else(name: str) -> None:
 
 
 def test_packages_hold_no_code_that_deps_would_miss() -> None:
-    for path in (SRC / "dermdistill").rglob("__init__.py"):
+    """But for the package's own, which names the version and the API, imported when asked for."""
+    for path in (SRC / "dermdistill").rglob("*/__init__.py"):
         assert all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body), path
 
 
