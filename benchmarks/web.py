@@ -5,8 +5,8 @@
 The first ``IMAGES`` pictures of the holdout, from their JPEG bytes: the browser decodes and the page's own modules do
 the rest. The holdout only judges here, and nothing is chosen by it. FP32 is the network of the INT8 file without
 rounding (:func:`web.driver.unquantized`). Times are of one image on one thread, Python and page in turn on each image
-of the same run; a ratio is the median over images. ``python_levels`` is how far Python's own answers lie apart when ONNX
-Runtime optimises the graph or runs it literally: what 8 bits leave open.
+of the same run; a ratio is the median over images. ``python_levels`` is how far Python's own answers lie apart when
+ONNX Runtime optimises the graph or runs it literally: what 8 bits leave open.
 """
 
 import argparse
