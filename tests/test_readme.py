@@ -26,6 +26,7 @@ ELSEWHERE = {  # row → the test that runs it; most take minutes and are not ru
     "start from weights of your own, fine-tune": "test_models.py::test_a_file_of_timms_own_weights_is_the_start",
     "set a threshold for your own clinic": "test_local_threshold.py::test_predict_takes_a_threshold",
     "evaluate on a further source too": "test_pipeline.py::test_one_command_makes_everything",
+    "try it on a phone, in the browser": "test_page.py::test_the_policy_blocks_injected_scripts_and_foreign_requests",
     "run a preset": "test_experiments.py::test_a_preset_becomes_an_experiment_in_a_copy",
     "share pixels and weights": "test_experiments.py::test_what_one_pushed_another_pulls_and_trains_nothing",
     "add a teacher": "test_experiments.py::test_alpha_retrains_no_control_and_a_new_teacher_no_old_one",

@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parent
@@ -28,24 +29,34 @@ def build(folder: Path, deployed: Path = DEPLOYED) -> Path:
     """Write the page with the model in ``deployed`` (as stage ``ship`` leaves it) to ``folder``, replacing that.
 
     Raises:
-        SystemExit: node_modules or the model is missing; the message says what to do.
+        SystemExit: node_modules or the model is missing, or ``folder`` holds something else; the message says what
+            to do. What was there is then as it was.
     """
     wasm, model = RUNTIME / "ort-wasm-simd-threaded.wasm", deployed / "student.int8.onnx"
     for path, remedy in ((wasm, "npm ci --prefix web"), (model, "dvc repro ship")):
         if not path.exists():
             sys.exit(f"error: {path} does not exist; run `{remedy}`")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if folder.exists() and not (folder / "version.js").is_file() and (folder.is_file() or any(folder.iterdir())):
+        sys.exit(f"error: {folder} holds something else than an earlier page; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        _fill(Path(temporary) / "page", wasm, model)
+        shutil.rmtree(folder, ignore_errors=True)
+        (Path(temporary) / "page").rename(folder)
+    return folder
+
+
+def _fill(folder: Path, wasm: Path, model: Path) -> None:
+    folder.mkdir()
     example = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["example"]["pixels"]
     sources = [*(WEB / name for name in PAGE), RUNTIME / "ort.wasm.bundle.min.mjs"]
-    sources += [model, model.with_suffix(".json"), deployed / example]
+    sources += [model, model.with_suffix(".json"), model.parent / example]
     for path in sources:
         shutil.copy(path, folder)
     (folder / "ort.wasm.bin").write_bytes(gzip.compress(wasm.read_bytes(), mtime=0))
     (folder / "version.js").write_text(_version(folder, model.name), encoding="utf-8")
     shutil.copy(WEB / "sw.js", folder)
     (folder / "_headers").write_text("/*\n" + "".join(f"  {k}: {v}\n" for k, v in headers().items()), encoding="utf-8")
-    return folder
 
 
 def headers() -> dict[str, str]:

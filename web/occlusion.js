@@ -1,7 +1,7 @@
 // Which part of a picture the probability of melanoma rests on: cover one part after another and look how it changes
 // (Zeiler & Fergus 2014). A patch has the mean colour of the picture.
 
-const ROWS = 10; // of cells; a patch is two cells high and wide
+const ROWS = 6; // of cells; a patch is two cells high and wide
 
 // RGB bytes → {columns, rows, change: Float32Array of P(melanoma) uncovered minus covered, by cell}.
 export async function occlusionMap(detector, image, progress = () => {}) {

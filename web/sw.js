@@ -23,6 +23,9 @@ async function keep() {
       await cache.put(name, response);
     }),
   );
+  // Not fetched, since the host may have another release by now.
+  const text = `self.RELEASE = ${JSON.stringify(self.RELEASE)};`;
+  await cache.put("version.js", new Response(text, { headers: { "Content-Type": "text/javascript" } }));
 }
 
 async function forget() {
