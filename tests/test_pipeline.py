@@ -207,4 +207,4 @@ def test_the_shipped_file_answers_as_evaluated(pipeline: Path, tmp_path: Path) -
     holdout = predictions.read(pipeline / "predictions/holdout/int8_tiny_s0.csv")
     fitted = calibration.read(pipeline / "metrics/calibrate/int8_tiny_s0.json")
     expected = fitted.apply(holdout.probabilities)[list(holdout.image_id).index(known["image_id"])]
-    assert list(answer[0]["probabilities"].values()) == pytest.approx(expected, abs=1e-3)
+    assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-3)

@@ -118,7 +118,7 @@ def read_split(path: str | Path, data: pd.DataFrame) -> pd.DataFrame:
     """
     mapping = read_mapping(Path(path).parent)
     table = tables.read(path)
-    rows = renamed(table, mapping).map(vocabulary.filled)
+    rows = renamed(table, mapping).map(str.strip)  # no blanks: an id may well be NA
     key = next((name for name in ("image_id", "lesion_id") if name in rows), "")
     if "part" not in rows or not key:
         raise UserError(
