@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageOps
+from ingest import profiles
+from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from dermdistill.errors import UserError
 from dermdistill.ingest import pixels
@@ -254,3 +255,46 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytes
         with pytest.raises(UserError, match="has more than 1,000 pixels"):
             read(encode(Image.new("RGB", (side, side))))
     assert read(encode(Image.new("RGB", (31, 31)))).shape == (HEIGHT, WIDTH, 3)
+
+
+def skin() -> np.ndarray:
+    """Colours of skin and lesions, all inside every colour space: (60, 80, 3) uint8."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([90 + 2 * columns, 60 + columns + rows, 50 + 2 * rows], axis=2).clip(40, 230).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("name", profiles.SPACES)
+def test_the_same_colours_in_another_space_are_the_same_pixels(name: str, kind: str) -> None:
+    space, wanted = profiles.SPACES[name], skin()
+    options = {"PNG": {}, "TIFF": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
+    stored = Image.fromarray(profiles.stored_in(space, wanted))
+    files = [encode(stored, kind, icc_profile=said, **options) for said in (None, profiles.icc(space))]
+    unsaid, said = (np.abs(read(file).astype(int) - wanted) for file in files)
+    assert unsaid.max() > 10  # so much would go wrong
+    assert said.max() <= 8 and said.mean() < 1  # eight bits of a wide space are coarse in the dark; JPEG rounds too
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_pictures_that_say_srgb_keep_their_bits(mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    for said in (profiles.icc(profiles.SRGB), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()):
+        assert (read(encode(image, icc_profile=said)) == read(encode(image))).all()
+
+
+def test_colours_are_converted_before_a_picture_is_turned_and_with_alpha() -> None:
+    """Turning and making it RGB lose what Pillow knows of a file, the profile too."""
+    space, exif = profiles.SPACES["ProPhoto"], Image.Exif()
+    exif[0x0112] = 3
+    stored = Image.fromarray(profiles.stored_in(space, skin()[::-1, ::-1])).convert("RGBA")
+    gap = np.abs(read(encode(stored, exif=exif, icc_profile=profiles.icc(space))).astype(int) - skin())
+    assert gap.max() <= 5
+
+
+def test_a_profile_that_is_damaged_or_of_other_pixels_is_ignored() -> None:
+    whole, grey = profiles.icc(profiles.SPACES["ProPhoto"]), Image.fromarray(skin()).convert("L")
+    image = Image.fromarray(skin())
+    for said in (whole[:100], b"no profile", whole.replace(b"RGB ", b"GRAY", 1), whole[:-3000]):
+        assert (read(encode(image, icc_profile=said)) == skin()).all()
+    assert (read(encode(grey, icc_profile=whole)) == read(encode(grey))).all()

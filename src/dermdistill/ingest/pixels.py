@@ -3,14 +3,18 @@
 Images may have any size and aspect. The whole picture is scaled to fit inside the model's input, so that no lesion is
 stretched or cut, and mirrored into the margins. HAM10000 is 4:3 throughout, as the model's input is, and has none.
 ``benchmarks/aspect.py`` measured this against cropping, squeezing and other margins.
+
+Colours are sRGB's, as HAM10000's are: numbers that an ICC profile declares to be Display P3, Adobe RGB, ProPhoto or
+another space are converted. Numbers without a profile are taken as sRGB, as every viewer does.
 """
 
 import io
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from dermdistill.errors import UserError
 
@@ -24,6 +28,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of an ICC profile → Pillow's mode
+ALREADY_SRGB = 2  # levels of 255 by which a profile may move a colour and count as sRGB: its makers round differently
 SMALLEST = 16  # pixels of the shorter side; below it is a placeholder, not a photograph
 LARGEST = 200_000_000  # pixels; such photographs are real, larger ones are taken for decompression bombs
 Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow's warning is no error and not safe among threads
@@ -54,7 +60,7 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
 
 
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Turn upright (EXIF), convert to RGB, scale to fit inside, mirror into the margins; (height, width, 3) uint8.
+    """Turn upright (EXIF), convert to sRGB, scale to fit inside, mirror into the margins; (height, width, 3) uint8.
 
     The scaled picture has one side of the frame in full; the other keeps the aspect, rounded to whole pixels (half to
     even), at least one. The filter is bicubic and antialiasing. The picture lies in the middle, an odd pixel of margin
@@ -66,14 +72,45 @@ def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     """
     if image.mode in ("I", "F"):
         raise ValueError("grey values of unknown range, not 8 bits or a PNG of 16")
-    turn = _turn(image)
+    turn, profile = _turn(image), image.info.get("icc_profile")
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
-    upright = (image if turn is None else image.transpose(turn)).convert("RGB")
+    upright = _srgb(image if turn is None else image.transpose(turn), profile)
     scaled = np.asarray(upright.resize(_inside(upright.width, upright.height, height, width), Image.Resampling.BICUBIC))
     rows, columns = height - scaled.shape[0], width - scaled.shape[1]
     margins = (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)
     return np.pad(scaled, margins, "reflect")
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """``image`` in mode RGB, its colours converted from those of the ICC ``profile``."""
+    grey, cmyk = image.mode in ("1", "L", "LA"), image.mode == "CMYK"
+    mode = "L" if grey else "CMYK" if cmyk else "RGB"
+    transform = _transform(profile, mode) if profile else None
+    return image.convert("RGB") if transform is None else transform.apply(image.convert(mode))
+
+
+@lru_cache(maxsize=16)  # the photographs of one camera carry one profile
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From ``profile`` to sRGB; None where there is nothing to convert.
+
+    That is so for sRGB itself, whose pixels keep their bits, and for a profile that is damaged or made for pixels of
+    another ``mode``: viewers ignore these too.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if MODES.get(source.profile.xcolor_space.strip()) != mode:
+            return None
+        # Relative colorimetric: the perceptual tables of some profiles restyle a picture.
+        transform = ImageCms.buildTransform(
+            source, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )  # fmt: skip
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    colours = Image.fromarray(np.indices((9, 9, 9), np.uint8).reshape(3, -1, 9).T * 31).convert(mode)
+    moved = np.asarray(transform.apply(colours), int) - np.asarray(colours.convert("RGB"), int)
+    return transform if np.abs(moved).max() > ALREADY_SRGB else None
 
 
 def _inside(across: int, down: int, height: int, width: int) -> tuple[int, int]:
