@@ -16,9 +16,11 @@ from PIL import Image
 
 from dermdistill import cli
 from dermdistill.core.classes import CLASSES
+from dermdistill.core.dataset import Split
 from dermdistill.deployment.runtime import Detector
 from dermdistill.ingest import external_set
-from dermdistill.splitting import image_hashes, overlap
+from dermdistill.phantom import phantom
+from dermdistill.splitting import image_index, overlap
 
 THRESHOLDS = {"sensitivity": 0.4, "youden": 0.6}
 
@@ -47,12 +49,20 @@ def labelled(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained_on_index() -> tuple[np.ndarray, image_index.ImageIndex]:
+    image = phantom.draw(np.random.default_rng(7), "mel", 150, 200)
+    split = Split(["ISIC_TRAIN"], ["HAM_TRAIN"], np.zeros(1, int), np.zeros(1, int))
+    return image, image_index.build(image[None], [split])
+
+
 @pytest.fixture(autouse=True)
-def trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_on_index: tuple[np.ndarray, image_index.ImageIndex]
+) -> np.ndarray:
     """The one image that the model is said to have been made with."""
-    image = np.random.default_rng(7).integers(0, 256, (3, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    (tmp_path / "data").mkdir()
-    image_hashes.table(["ISIC_TRAIN"], [image]).to_csv(tmp_path / overlap.IMAGE_HASHES, index=False)
+    image, index = trained_on_index
+    image_index.write(tmp_path / overlap.INDEX, index)
     monkeypatch.setattr(overlap, "ROOTS", (tmp_path,))
     return image
 
@@ -187,15 +197,17 @@ def test_images_that_were_trained_on_are_refused_dropped_or_kept(
         stream.write("copy,mel\n")
     call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", labelled / "ham.csv"]
     said = refusal(*call)
-    assert "1 of 41 images" in said and "copy (as ISIC_TRAIN)" in said
+    assert "1 of 41 images show the same as ones" in said and "copy (ISIC_TRAIN)" in said
     cli.main([*map(str, call), "--output", str(tmp_path / "dropped"), "--shared", "drop"])
     dropped = json.loads((tmp_path / "dropped/metrics.json").read_text())
     assert dropped.pop("shared") == {"asked": "drop", "left_out": 1}
     assert dropped == {key: value for key, value in without.items() if key != "shared"}
     cli.main([*map(str, call), "--output", str(tmp_path / "kept"), "--shared", "keep"])
     assert json.loads((tmp_path / "kept/metrics.json").read_text())["n"]["images"] == 41
-    (tmp_path / overlap.IMAGE_HASHES).unlink()
-    assert "image_hashes.csv is missing" in refusal(*call)
+    (tmp_path / overlap.INDEX).unlink()
+    assert "image_index.npz is missing" in refusal(*call)
+    cli.main([*map(str, call), "--output", str(tmp_path / "blind"), "--shared", "keep"])
+    assert json.loads((tmp_path / "blind/metrics.json").read_text())["n"]["images"] == 41
 
 
 def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
@@ -214,6 +226,46 @@ def test_a_lesion_that_was_trained_on_leaves_with_all_its_photographs(
     assert result["robustness"]["n"]["images"] == 1, "chosen among the evaluated ones"
     write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *((name, dx, "L0") for name, dx, _ in table)])
     assert "nothing is left to judge on" in refusal(*call)
+
+
+def test_ids_and_lesion_ids_of_train_are_refused_before_anything_is_predicted(
+    model: Path, labelled: Path, tmp_path: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (labelled / "ham.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    (labelled / "images" / "part0" / "ISIC_0000000.jpg").rename(labelled / "images" / "isic_train.jpg")
+    renamed = [("isic_train" if name == "ISIC_0000000" else name, dx) for name, dx in rows]
+    lesions = [(name, dx, "HAM_TRAIN" if n < 3 else f"L{n}") for n, (name, dx) in enumerate(rows)]
+    call = ["evaluate", "--model", model, "--images", labelled / "images", "--labels", tmp_path / "some.csv"]
+    write(tmp_path / "some.csv", [("image_id", "dx"), *renamed])
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "predict", lambda *_: pytest.fail("predicted"))
+        assert "1 of 40 images have ids of ones" in refusal(*call)
+    (labelled / "images" / "isic_train.jpg").rename(labelled / "images" / "ISIC_0000000.jpg")
+    write(tmp_path / "some.csv", [("image_id", "dx", "lesion_id"), *lesions])
+    assert "3 of 40 images have ids of ones" in (said := refusal(*call)) and "(HAM_TRAIN)" in said
+    cli.main([*map(str, call), "--shared", "drop", "--output", str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert result["n"]["images"] == 37 and result["shared"]["left_out"] == 3
+
+
+def test_copies_of_each_image_do_not_narrow_the_intervals(model: Path, tmp_path: Path) -> None:
+    """The same 30 pictures once, and three times under other names, mirrored and saved again."""
+    random, rows = np.random.default_rng(3), []
+    for n in range(30):
+        image = Image.fromarray(phantom.draw(random, CLASSES[n % 7], 150, 200))
+        rows.append([(f"a{n}", CLASSES[n % 7]), (f"b{n}", CLASSES[n % 7]), (f"c{n}", CLASSES[n % 7])])
+        for name, copy in zip("abc", (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), image), strict=True):
+            (tmp_path / "set").mkdir(exist_ok=True)
+            copy.save(tmp_path / f"set/{name}{n}.jpg", quality={"a": 95, "b": 80, "c": 60}[name])
+    write(tmp_path / "one.csv", [("image_id", "dx"), *(one for one, *_ in rows)])
+    write(tmp_path / "three.csv", [("image_id", "dx"), *(row for three in rows for row in three)])
+    once, thrice = (evaluate(model, tmp_path / "set", tmp_path / f"{name}.csv", tmp_path / name)[1]
+                    for name in ("one", "three"))  # fmt: skip
+    assert thrice["n"]["images"] == 90 and 28 <= once["n"]["lesions"] <= 30
+    assert thrice["n"]["lesions"] <= 31 and "repeated pictures" in thrice["resampled"]["sentence"]
+    widths = [np.ptp(result["intervals"]["melanoma.roc_auc"]) for result in (once, thrice)]
+    assert widths[1] > 0.9 * widths[0]
 
 
 def test_an_outside_set_gets_the_whole_protocol(labelled: Path, tmp_path: Path) -> None:

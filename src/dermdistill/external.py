@@ -1,13 +1,15 @@
 """Evaluation of a deployed model on an outside data set, with a refusal of images that it was trained on.
 
 It calls the functions of the pipeline with the model file's own thresholds, quantiles and deferral rules; nothing is
-fitted on the outside set. Images are streamed, one batch in memory. Robustness is measured on request, since it runs
-the model on some sixty corrupted copies of each image.
+fitted on the outside set. Intervals resample patients or lesions, and pictures that repeat each other together
+(:mod:`dermdistill.splitting.resampled`). Images are streamed, one batch in memory. Robustness is measured on request,
+since it runs the model on some sixty corrupted copies of each image.
 
 Deliberately absent: a verdict on whether the outside set resembles HAM10000. It hardly ever does.
 """
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ from dermdistill.ingest import external_set, pixels
 from dermdistill.ingest.archives import Reader
 from dermdistill.metrics import calibration, predictions, selective
 from dermdistill.metrics.metrics import rounded
-from dermdistill.splitting import image_hashes, overlap
+from dermdistill.splitting import image_index, overlap, resampled
+from dermdistill.splitting.image_index import ImageIndex, Picture
 
 SETTINGS = protocol.Settings(1000, 15, 0, [0.05, 0.1, 0.2], 0.02, 20)
 SHARED = ("refuse", "drop", "keep")
+SEEN = 150, 200  # height and width at which pictures are compared, if the model takes smaller ones
 
 
 def evaluate(
@@ -45,18 +49,26 @@ def evaluate(
     Raises:
         UserError: if labels and images do not fit together, or some are of train or val and ``shared`` is refuse.
     """
-    table = external_set.read_labels(labels)
+    known, table = _index(shared), external_set.read_labels(labels)
     readers = dict(zip(table["image_id"], external_set.match(table, images, labels), strict=True))
-    p, hashes = _run(detector, readers)
-    duplicates = _shared(readers, hashes, shared, detector)
-    kept = _unseen(table, duplicates)
-    left_out, table = len(table) - len(kept), table.iloc[kept]
+    total = len(table)
+    if known is not None and shared != "keep":
+        table = table.iloc[_unseen(table, overlap.by_id(table, known), "have ids of", shared, detector)]
+    names = list(table["image_id"])
+    p, pictures = _run(detector, {name: readers[name] for name in names}, known)
+    if known is not None and shared != "keep":
+        kept = _unseen(table, overlap.by_content(names, pictures, known), "show the same as", shared, detector)
+        table, p, pictures = table.iloc[kept], p[kept], [pictures[row] for row in kept]
+    groups = resampled.of(table, image_index.groups(pictures) if pictures else None)
+    table = table.assign(lesion_id=groups.id)
     image_id, lesion_id, dx = (table[key].to_numpy(dtype=str) for key in predictions.KEYS)
-    calibrated = predictions.build(image_id, lesion_id, dx, p[kept], source=str(labels))
+    calibrated = predictions.build(image_id, lesion_id, dx, p, source=str(labels))
     metadata, rules = table.set_index("image_id"), _rules(detector)
     result = protocol.measure(calibrated, calibrated.probabilities, thresholds, rules, metadata, SETTINGS)
     del result["raw"]  # calibration is inside the file
-    result["shared"] = {"asked": shared, "left_out": left_out}
+    result["n"]["lesions"] = groups.lesions
+    result["resampled"] = groups.summary() | {"sentence": groups.sentence()}
+    result["shared"] = {"asked": shared, "left_out": total - len(table)}
     if corrupt:
         result["robustness"] = _robustness(detector, thresholds, calibrated, readers, corrupt)
     return calibrated, result
@@ -72,60 +84,67 @@ def write(folder: Path, calibrated: predictions.Predictions, result: dict[str, A
         write_table(folder / f"{name}.csv", table)
 
 
-def _run(detector: Detector, readers: dict[str, Reader]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, 7) and image hashes (N, 32) uint8."""
+def _index(shared: str) -> ImageIndex | None:
+    known = overlap.index()
+    if known is None and shared != "keep":
+        raise UserError(f"{overlap.INDEX} is missing, so images of train or val would go unseen; use --shared keep")
+    if known is None:
+        print(f"note: without {overlap.INDEX} no repeated pictures are looked for", file=sys.stderr)
+    return known
+
+
+def _run(detector: Detector, readers: dict[str, Reader], known: ImageIndex | None) -> tuple[np.ndarray, list[Picture]]:
+    """Probabilities (N, 7), and what there is to look up in an index; empty without one."""
     names = list(readers)
     parts: list[np.ndarray] = []
-    hashes: list[np.ndarray] = []
-    with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar:
+    pictures: list[Picture] = []
+    size = detector.height, detector.width
+
+    def prepare(name: str) -> tuple[np.ndarray, Picture | None]:
+        content = readers[name]()
+        picture = pixels.read(content, name, *size, margins=False)
+        image = pixels.framed(picture, *size)
+        if known is None:
+            return image, None
+        if size < SEEN:
+            picture = pixels.read(content, name, *SEEN, margins=False)
+        return image, known.picture(picture)
+
+    with tqdm(total=len(names), desc="evaluate", unit="image", disable=None) as bar, ThreadPoolExecutor() as pool:
         for start in range(0, len(names), BATCH):
-            chunk = names[start : start + BATCH]
-            batch = [pixels.read(readers[name](), name, detector.height, detector.width) for name in chunk]
-            parts.append(detector.predict(np.stack(batch)))
-            hashes += [np.frombuffer(image_hashes.image_hash(image), np.uint8) for image in batch]
-            bar.update(len(chunk))
-    return np.concatenate(parts), np.stack(hashes)
+            prepared = list(pool.map(prepare, names[start : start + BATCH]))
+            parts.append(detector.predict(np.stack([image for image, _ in prepared])))
+            pictures += [picture for _, picture in prepared if picture is not None]
+            bar.update(len(prepared))
+    return np.concatenate(parts), pictures
 
 
-def _shared(readers: dict[str, Reader], hashes: np.ndarray, shared: str, detector: Detector) -> dict[str, str]:
-    """Images to leave out → the image of train or val that each duplicates."""
-    if shared == "keep":
-        return {}
-    folder = overlap.root()
-    if folder is None:
-        missing = overlap.IMAGE_HASHES
-        raise UserError(f"{missing} is missing, so images of train or val would go unseen; use --shared keep")
-    names = list(readers)
-    duplicates = overlap.copies(names, hashes, folder)
-    if not duplicates or shared == "drop":
-        duplicates = _photographs(readers, folder) | duplicates
-    some = ", ".join(f"{a} (as {b})" for a, b in list(duplicates.items())[:5])
-    if duplicates and shared == "refuse":
+def _unseen(table: pd.DataFrame, known: dict[str, str], what: str, shared: str, detector: Detector) -> np.ndarray:
+    """Rows of ``table`` to evaluate: of no lesion that has an image among the ``known`` ones.
+
+    Args:
+        known: image → the image or lesion of train or val that it is.
+        what: how it is known.
+
+    Raises:
+        UserError: there are known ones and ``shared`` is refuse, or nothing is left.
+    """
+    if not known:
+        return np.arange(len(table))
+    some = ", ".join(f"{a} ({b})" for a, b in list(known.items())[:5])
+    if shared == "refuse":
         raise UserError(
-            f"{len(duplicates)} of {len(names)} images look like ones that {detector.path.name} was made with: {some}; "
+            f"{len(known)} of {len(table)} images {what} ones that {detector.path.name} was made with: {some}; "
             "give others, or --shared drop to leave them out"
         )
-    if duplicates:
-        print(f"note: {len(duplicates)} images of train or val are left out: {some}", file=sys.stderr)
-    return duplicates
-
-
-def _unseen(table: pd.DataFrame, duplicates: dict[str, str]) -> np.ndarray:
-    """Rows of ``table`` to evaluate: of no lesion that has an image among ``duplicates``."""
-    seen = table["lesion_id"][table["image_id"].isin(list(duplicates))]
+    seen = table["lesion_id"][table["image_id"].isin(list(known))]
     kept = np.flatnonzero(~table["lesion_id"].isin(seen))
+    print(f"note: {len(known)} images {what} ones of train or val and are left out: {some}", file=sys.stderr)
     if not len(kept):
         raise UserError("every lesion is one of train or val; nothing is left to judge on")
-    if more := len(table) - len(kept) - len(duplicates):
+    if more := len(table) - len(kept) - len(known):
         print(f"note: {more} more images of the same lesions are left out", file=sys.stderr)
     return kept
-
-
-def _photographs(readers: dict[str, Reader], folder: Path) -> dict[str, str]:
-    pairs = overlap.photographs(list(readers), lambda name, *size: pixels.read(readers[name](), name, *size), folder)
-    if pairs is None:
-        print("note: without the prepared images only copies are found, not new photographs", file=sys.stderr)
-    return pairs or {}
 
 
 def _rules(detector: Detector) -> selective.Rules | None:

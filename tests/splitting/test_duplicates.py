@@ -15,7 +15,7 @@ from PIL import Image
 from dermdistill import params
 from dermdistill.errors import UserError
 from dermdistill.phantom import camera, tissue
-from dermdistill.splitting import candidates, duplicates, geometry, image_hashes, overlap, split_audit, splits
+from dermdistill.splitting import candidates, duplicates, geometry, image_index, overlap, split_audit, splits
 from stages import audit as stage
 from stages import metadata
 from stages import split as split_stage
@@ -237,7 +237,7 @@ def test_the_stage_writes_duplicates_and_repeats_itself(only_duplicates: Path) -
     assert {path.name: path.read_bytes() for path in Path("data/audit").iterdir()} == first
 
 
-def test_the_metadata_stage_keeps_patient_metadata_of_val_and_holdout_and_hashes_of_train_and_val(
+def test_the_metadata_stage_keeps_patient_metadata_of_val_and_holdout_and_an_index_of_train_and_val(
     only_duplicates: Path, phantoms: Phantoms
 ) -> None:
     table = pd.read_csv("data/prepared/metadata.csv", dtype=str).assign(age="40.0", sex="male", localization="back")
@@ -250,29 +250,12 @@ def test_the_metadata_stage_keeps_patient_metadata_of_val_and_holdout_and_hashes
     }.items():
         rows[::-1].to_csv(f"data/splits/{part}.csv", index=False)
     metadata.main()
-    hashes = pd.read_csv(overlap.IMAGE_HASHES, dtype=str)
-    assert hashes["image_id"].tolist() == table["image_id"][[*range(10), *range(12, 16)]].tolist()
-    assert hashes["part"].tolist() == ["train"] * 10 + ["val"] * 4
-    hash_of_val = np.frombuffer(image_hashes.image_hash(phantoms[0][12]), np.uint8)[None]
-    assert overlap.copies(["x"], hash_of_val, only_duplicates) == {"x": "ISIC_12"}
+    known = image_index.read(overlap.INDEX)
+    assert known.image_id.tolist() == table["image_id"][[*range(10), *range(12, 16)]].tolist()
+    assert overlap.by_content(["x"], [known.picture(phantoms[0][12])], known) == {"x": "ISIC_12"}
     patients = pd.read_csv("data/patient_metadata.csv", dtype=str)
     assert patients.columns.tolist() == ["image_id", "age", "sex", "localization"]
     assert patients["image_id"].tolist() == table["image_id"][10:].tolist()
-
-
-def test_external_photographs_of_lesions_of_train_are_found(only_duplicates: Path, phantoms: Phantoms) -> None:
-    """One photograph of each lesion is in train; the external set has the others, and photographs of other lesions."""
-    images = phantoms[0]
-    train = [f"ISIC_{i:02d}" for i in range(0, len(images), 2)]
-    image_hashes.table(train, images[::2]).to_csv(only_duplicates / overlap.IMAGE_HASHES, index=False)
-    others = views(4, seed=1)[0][::2]
-    external = {f"same{n}": image for n, image in enumerate(images[1::2])}
-    external |= {f"other{n}": image for n, image in enumerate(others)}
-    matches = overlap.photographs(list(external), lambda name, height, width: external[name], only_duplicates)
-    assert matches and len(matches) >= 5
-    assert all(matches[name] == train[int(name.removeprefix("same"))] for name in matches)
-    (only_duplicates / "data/prepared/images.npy").unlink()
-    assert overlap.photographs(list(external), lambda name, height, width: external[name], only_duplicates) is None
 
 
 def test_the_number_of_threads_changes_no_candidate() -> None:

@@ -21,7 +21,7 @@ NO_LESION = ("", "na", "n/a", "nan", "none", "null")  # ways to write that the l
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """``lesion_id, image_id, dx, dx_type, age, sex, localization``, sorted by image_id.
+    """``lesion_id, image_id, dx, dx_type, age, sex, localization``, ``patient_id`` if given; sorted by image_id.
 
     Unknown values are as HAM10000 writes them: no ``dx_type``, no age (NaN), ``unknown`` sex and site.
     An image whose lesion_id is one of NO_LESION is its own lesion; otherwise all of these would be one lesion.
@@ -30,9 +30,14 @@ def read_labels(path: Path) -> pd.DataFrame:
         UserError: the file is missing or no such table, or a row has not exactly one known diagnosis.
     """
     table = forms.read_labels(path)
-    has_lesion = ~table["lesion_id"].str.strip().str.casefold().isin(NO_LESION)
-    lesion_id = table["lesion_id"].where(has_lesion, table["image_id"])
+    lesion_id = table["lesion_id"].where(_known(table["lesion_id"]), table["image_id"])
+    if "patient_id" in table:
+        table = table.assign(patient_id=table["patient_id"].where(_known(table["patient_id"]), ""))
     return schema.checked(table.assign(lesion_id=lesion_id), f"labels {path}")
+
+
+def _known(ids: pd.Series) -> pd.Series:
+    return ~ids.str.strip().str.casefold().isin(NO_LESION)
 
 
 def match(table: pd.DataFrame, folder: Path, labels: Path) -> list[Reader]:

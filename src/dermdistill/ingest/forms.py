@@ -187,10 +187,11 @@ def parse_table(file: File) -> pd.DataFrame:
 
 
 def _complete(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with all of COLUMNS. Without lesion_id each image is its own lesion."""
+    """``table`` with all of COLUMNS, ``patient_id`` if it has that. Without lesion_id each image is its own lesion."""
     absent = {name: value for name, value in UNKNOWN.items() if name not in table}
     lesion = table["lesion_id"] if "lesion_id" in table else table["image_id"]
-    table = table.assign(lesion_id=lesion, **absent)[COLUMNS].fillna("")
+    patient = ["patient_id"] if "patient_id" in table else []
+    table = table.assign(lesion_id=lesion, **absent)[[*COLUMNS, *patient]].fillna("")
     return table.assign(dx_type=table["dx_type"].map(lambda words: CONFIRMATIONS.get(words, words)))
 
 

@@ -35,8 +35,10 @@ LARGEST = 200_000_000  # pixels; such photographs are real, larger ones are take
 Image.MAX_IMAGE_PIXELS = None  # checked here, because Pillow's warning is no error and not safe among threads
 
 
-def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.ndarray:
+def read(content: bytes | str | Path, name: str, height: int, width: int, margins: bool = True) -> np.ndarray:
     """Decode one image (a path or a file's bytes) and fit it to ``(height, width, 3)`` uint8.
+
+    Without ``margins`` it is the picture alone (:func:`scaled`), which :func:`framed` gives its margins.
 
     Raises:
         UserError: there is no such file, or its content is no readable image, too large, or too small to show
@@ -51,7 +53,7 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
                 raise UserError(f"image {name} is {size} pixels, which shows nothing; replace the file")
             side = max(height, width)  # whichever way up the photograph is
             image.draft("RGB", (side, side))  # JPEG: decode at the smallest scale that suffices
-            return fit(image, height, width)
+            return fit(image, height, width) if margins else scaled(image, height, width)
     except FileNotFoundError:
         raise UserError(f"image {name} does not exist; check the path") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -62,13 +64,20 @@ def read(content: bytes | str | Path, name: str, height: int, width: int) -> np.
 def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     """Turn upright (EXIF), convert to sRGB, scale to fit inside, mirror into the margins; (height, width, 3) uint8.
 
-    The scaled picture has one side of the frame in full; the other keeps the aspect, rounded to whole pixels (half to
-    even), at least one. The filter is bicubic and antialiasing. The picture lies in the middle, an odd pixel of margin
-    to the right or below. Margins mirror the picture about its outermost pixels, which are not repeated, forth and back
-    as often as it takes: pixel i of n is pixel min(k, 2(n - 1) - k) with k = i mod 2(n - 1); one pixel is repeated.
-
     Raises:
         ValueError: the grey values are 32-bit numbers, whose range is unknown.
+    """
+    return framed(scaled(image, height, width), height, width)
+
+
+def scaled(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """The picture upright, in sRGB, as large as fits inside ``height`` and ``width``; uint8 with three channels.
+
+    It has one side of the frame in full; the other keeps the aspect, rounded to whole pixels (half to even), at least
+    one. The filter is bicubic and antialiasing.
+
+    Raises:
+        ValueError: as :func:`fit`.
     """
     if image.mode in ("I", "F"):
         raise ValueError("grey values of unknown range, not 8 bits or a PNG of 16")
@@ -76,10 +85,19 @@ def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
     upright = _srgb(image if turn is None else image.transpose(turn), profile)
-    scaled = np.asarray(upright.resize(_inside(upright.width, upright.height, height, width), Image.Resampling.BICUBIC))
-    rows, columns = height - scaled.shape[0], width - scaled.shape[1]
+    return np.asarray(upright.resize(_inside(upright.width, upright.height, height, width), Image.Resampling.BICUBIC))
+
+
+def framed(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture that fits inside, mirrored into the margins: (height, width, 3) uint8.
+
+    It lies in the middle, an odd pixel of margin to the right or below. Margins mirror it about its outermost pixels,
+    which are not repeated, forth and back as often as it takes: pixel i of n is pixel min(k, 2(n - 1) - k) with
+    k = i mod 2(n - 1); one pixel is repeated.
+    """
+    rows, columns = height - picture.shape[0], width - picture.shape[1]
     margins = (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)
-    return np.pad(scaled, margins, "reflect")
+    return np.pad(picture, margins, "reflect")
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

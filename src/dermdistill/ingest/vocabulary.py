@@ -9,6 +9,7 @@ UNKNOWN = {"dx_type": "", "age": "", "sex": "unknown", "localization": "unknown"
 SYNONYMS = {
     "image_id": ("image_id", "image", "isic_id", "img_id", "image_name", "filename", "file_name", "file"),
     "lesion_id": ("lesion_id", "lesion"),
+    "patient_id": ("patient_id", "patient"),
     "dx": ("dx", "diagnosis", "diagnostic", "label", "class", "target"),
     "dx_type": ("dx_type", "diagnosis_confirm_type", "confirmation"),
     "age": ("age", "age_approx", "patient_age"),

@@ -77,7 +77,7 @@ def voted(descriptors: list[np.ndarray], votes: int) -> np.ndarray:
         return np.zeros((0, 2), np.int64)
     with _one_thread():
         vectors = reduced(np.concatenate(few))
-        index = _inverted_file(vectors)
+    index = inverted_file(vectors)
     counts: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     for start in range(0, len(vectors), BATCH):
         _, hits = index.search(vectors[start : start + BATCH], NEIGHBOURS)
@@ -112,12 +112,14 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def _inverted_file(vectors: np.ndarray) -> faiss.IndexIVFFlat:
+def inverted_file(vectors: np.ndarray) -> faiss.IndexIVFFlat:
+    """An index of ``vectors`` (n, DIMENSIONS) float32, some √n in each of its lists."""
     lists = max(1, min(int(LISTS * len(vectors) ** 0.5), len(vectors) // 40))
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIMENSIONS), DIMENSIONS, lists)
     index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = 6, 40, SEED
     index.cp.min_points_per_centroid = 1  # otherwise faiss warns on small data
-    index.train(vectors)
+    with _one_thread():
+        index.train(vectors)
     index.add(vectors)
     index.nprobe = PROBES
     return index

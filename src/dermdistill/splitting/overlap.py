@@ -1,30 +1,29 @@
-"""Finds the images of an external set that were used to make the model: copies, and photographs of the same lesions.
+"""Finds the images of an external set that were used to make the model, by their ids and by what they show.
 
 The model's weights were trained on train; thresholds, temperature and the deployed model were chosen on val. Images of
 either part flatter every metric of an external set.
 
-A copy (re-encoded, scaled, recoloured) has nearly the same perceptual hash; the hashes of train and val are in git
-(:mod:`dermdistill.splitting.image_hashes`). Another photograph of the same lesion is found as the audit finds duplicate
-lesions: shared local features, then the geometric check. That needs the prepared images, so it runs only where they
-are. Of HAM10000's 3,207 pairs with one lesion id the hash finds 4 %, the second search 68 %.
+Ids and lesion ids come first, since they cost nothing. Whatever was renamed is found by content, with an index in git
+(:mod:`dermdistill.splitting.image_index`); the images themselves need not be there.
 
-An empty result therefore does not prove that a set is new.
+For another source of the pipeline, :func:`confirmed_across` looks for duplicate lesions as the audit does: it finds
+more photographs that are no copies, needs the prepared images, and takes minutes.
+
+An empty result does not prove that a set is new.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from dermdistill import params
-from dermdistill.core.dataset import load_images
-from dermdistill.core.files import read_table
-from dermdistill.splitting import duplicates, image_hashes
+from dermdistill.splitting import duplicates, image_index
+from dermdistill.splitting.image_index import ImageIndex, Picture
 
 ROOTS = (Path(), Path(__file__).resolve().parents[3])  # the working folder, else the repository of this module
-IMAGE_HASHES = Path("data/image_hashes.csv")
+INDEX = Path("data/image_index.npz")
 
 Read = Callable[[], np.ndarray]  # (H, W, 3) uint8
 
@@ -45,40 +44,41 @@ class ConcatImages:
         return np.asarray(self.array[self.rows[i]]) if i < count else self.external[i - count]()
 
 
-def root() -> Path | None:
-    """The folder that holds :data:`IMAGE_HASHES`; None if there is none."""
-    return next((folder for folder in ROOTS if (folder / IMAGE_HASHES).exists()), None)
+def index() -> ImageIndex | None:
+    """The index of train and val; None if there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    folder = next((folder for folder in ROOTS if (folder / INDEX).exists()), None)
+    return None if folder is None else image_index.read(folder / INDEX)
 
 
-def copies(names: list[str], hashes: np.ndarray, folder: Path) -> dict[str, str]:
-    """External image → the image of train or val that it is a copy of.
+def by_id(table: pd.DataFrame, known: ImageIndex) -> dict[str, str]:
+    """External image → the image or lesion of train or val whose id it has, without regard to case.
 
     Args:
-        names: ids of m external images.
-        hashes: their :func:`image_hashes.image_hash`, (m, 32) uint8.
-        folder: the result of :func:`root`.
+        table: ``image_id, lesion_id`` of the external set.
+        known: the result of :func:`index`.
     """
-    return image_hashes.copies(names, hashes, folder / IMAGE_HASHES)
+    ids = {name.casefold(): name for name in (*known.lesion_id.tolist(), *known.image_id.tolist())}
+    columns = [[ids.get(name.casefold()) for name in table[key]] for key in ("lesion_id", "image_id")]
+    return {
+        name: same
+        for name, lesion, image in zip(table["image_id"], *columns, strict=True)
+        if (same := image or lesion) is not None
+    }
 
 
-def photographs(names: list[str], read: Callable[[str, int, int], np.ndarray], folder: Path) -> dict[str, str] | None:
-    """External image → an image of train or val of the same lesion; None where the prepared images are missing.
+def by_content(names: Sequence[str], pictures: Sequence[Picture], known: ImageIndex) -> dict[str, str]:
+    """External image → the image of train or val that shows the same skin.
 
     Args:
         names: ids of the external images.
-        read: id, height, width → pixels (height, width, 3) uint8 of an external image.
-        folder: the result of :func:`root`.
+        pictures: what ``known.picture`` describes of each.
     """
-    prepared = folder / "data/prepared/images.npy", folder / "data/prepared/metadata.csv"
-    if not all(path.exists() for path in prepared):
-        return None
-    array = load_images(folder / "data/prepared")
-    image_id = read_table(prepared[1])["image_id"]
-    rows = np.flatnonzero(image_id.isin(image_hashes.read(folder / IMAGE_HASHES)[0]))
-    height, width = array.shape[1:3]
-    images = ConcatImages(array, rows, [partial(read, name, height, width) for name in names])
-    pairs = confirmed_across(images, duplicates.Thresholds(**params.load(folder / "params.yaml").audit.thresholds()))
-    return {names[j - len(rows)]: str(image_id[rows[i]]) for i, j in pairs}
+    found = zip(names, known.matches(pictures), strict=True)
+    return {name: str(known.image_id[matches[0].row]) for name, matches in found if matches}
 
 
 def confirmed_across(images: ConcatImages, thresholds: duplicates.Thresholds) -> list[list[int]]:
