@@ -59,7 +59,8 @@ ZOOM = 2.5  # largest, either way, between picture and image
 TOLERANCE, SAME_SIZE, SAME_ANGLE = 7.0, 0.6, 0.5  # pixels, octaves, radians that matching features may differ by
 SAME = 0.25  # squared distance of descriptors from which on a match counts nothing
 APART = 4  # pixels; features nearer than that are of one place, which counts once
-SCORE = 5.5  # from which on two pictures show the same skin
+SCORE = 4.0  # from which on a picture shows the same skin as an image of the index
+GROUP_SCORE = 6.0  # … as another picture, of which more features are compared; set on other_val
 
 IDS = ("image_id", "lesion_id")
 ROW = 3 - np.arange(4)
@@ -122,7 +123,7 @@ class ImageIndex:
         owner = np.repeat(np.arange(len(self.image_id)), self.count)
         levels = np.stack([self.codes >> 4, self.codes & 15], axis=2).reshape(-1, DIMENSIONS)
         vectors = ((levels - (LEVELS - 1) / 2) * self.step).astype(np.float32)
-        return _Searched(_frames(self.frames), vectors, owner)
+        return _Searched(_frames(self.frames), vectors, owner, SCORE)
 
     def matches(self, pictures: Sequence[Picture]) -> list[list[Match]]:
         """The images that show the same skin as each of ``pictures``, the surest first."""
@@ -138,7 +139,7 @@ def groups(pictures: Sequence[Picture]) -> np.ndarray:
     vectors = np.concatenate([p.vectors[rows] for p, rows in zip(pictures, originals, strict=True)])
     if not len(vectors):
         return np.arange(len(pictures))
-    searched = _Searched(frames, vectors, owner)
+    searched = _Searched(frames, vectors, owner, GROUP_SCORE)
     pairs = [(number, match.row) for number, matches in enumerate(searched.matches(pictures)) for match in matches]
     a, b = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(pictures), len(pictures)))
@@ -204,8 +205,8 @@ def read(path: str | Path) -> ImageIndex:
 class _Searched:
     """Features of many images, ready to be looked up: ``frames`` (m, 4), ``vectors`` (m, 32), ``owner`` (m,) sorted."""
 
-    def __init__(self, frames: np.ndarray, vectors: np.ndarray, owner: np.ndarray) -> None:
-        self.frames, self.vectors, self.owner = frames, np.ascontiguousarray(vectors), owner
+    def __init__(self, frames: np.ndarray, vectors: np.ndarray, owner: np.ndarray, score: float) -> None:
+        self.score, self.frames, self.vectors, self.owner = score, frames, np.ascontiguousarray(vectors), owner
         self.index = candidates.inverted_file(self.vectors)
         self.index.nprobe = PROBES
 
@@ -228,7 +229,7 @@ class _Searched:
         group = self.owner[theirs] * 2 + picture.mirrored[mine]
         agreeing = _votes(picture.frames[mine], self.frames[theirs], group)
         scores = [Match(int(self.owner[theirs[r[0]]]), self._score(picture, mine[r], theirs[r])) for r in agreeing]
-        return sorted((match for match in scores if match.score >= SCORE), key=lambda match: -match.score)
+        return sorted((match for match in scores if match.score >= self.score), key=lambda match: -match.score)
 
     def _score(self, picture: Picture, mine: np.ndarray, theirs: np.ndarray) -> float:
         """How well a picture fits one image, by the transform on which the hits ``mine``, ``theirs`` (k,) agree."""
